@@ -1,0 +1,116 @@
+package rocks
+
+// #include "engine.h"
+import "C"
+
+import (
+	"bytes"
+	"fmt"
+	"unsafe"
+)
+
+// DeleteFilesInRange drops the table files whose keys all lie between lower,
+// inclusive, and upper, exclusive; empty is no bound. It reads and rewrites
+// nothing, and snapshots do not hold the files. Keys in memtables, on level 0 and
+// in files that reach beyond the range stay visible, so the caller masks the range
+// first, or lets DeleteRange follow. Iterators that are open keep what they see.
+func (db *DB) DeleteFilesInRange(f Family, lower, upper []byte) error {
+	if !db.gate.enter() {
+		return closed("delete files")
+	}
+	defer db.gate.leave()
+	family, err := db.handle(f)
+	if err != nil || family == nil {
+		return wrap("delete files", err)
+	}
+	last := lastBelow(upper)
+	if bytes.Compare(lower, last) > 0 {
+		return nil
+	}
+	var status *C.char
+	C.rocksdb_delete_file_in_range_cf(db.c, family,
+		(*C.char)(unsafe.Pointer(unsafe.SliceData(lower))), C.size_t(len(lower)),
+		(*C.char)(unsafe.Pointer(unsafe.SliceData(last))), C.size_t(len(last)), &status)
+	return takeFamilyError("delete files of", db.names[f], status)
+}
+
+// lastBelow returns a key below upper with no key of ours between: the C interface
+// takes an inclusive end. Keys that go on with 64 bytes of 0xff after the place
+// where they fall below upper are missed, which leaves a file in place.
+func lastBelow(upper []byte) []byte {
+	ceiling := bytes.Repeat([]byte{0xff}, 64)
+	n := len(upper)
+	if n == 0 {
+		return ceiling
+	}
+	head := upper[:n-1]
+	if upper[n-1] == 0 {
+		return head
+	}
+	last := append(bytes.Clone(head), upper[n-1]-1)
+	return append(last, ceiling...)
+}
+
+// Flush writes all memtables to table files and waits for it.
+func (db *DB) Flush() error {
+	if !db.gate.enter() {
+		return closed("flush")
+	}
+	defer db.gate.leave()
+	options := C.rocksdb_flushoptions_create()
+	kindOtherOptions.created()
+	defer func() {
+		C.rocksdb_flushoptions_destroy(options)
+		kindOtherOptions.destroyed()
+	}()
+	for f, family := range db.families {
+		if family == nil {
+			continue
+		}
+		var status *C.char
+		C.rocksdb_flush_cf(db.c, options, family, &status)
+		if err := takeFamilyError("flush", db.names[f], status); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CompactRange rewrites the files that hold keys from lower to upper, both
+// inclusive, empty for no bound, so that what was deleted or replaced there frees
+// its space. It may take long; DB.Close interrupts it. RocksDB does not say how it
+// went, so an error is what background work met meanwhile.
+func (db *DB) CompactRange(f Family, lower, upper []byte) error {
+	if !db.gate.enter() {
+		return closed("compact")
+	}
+	defer db.gate.leave()
+	family, err := db.handle(f)
+	if err != nil || family == nil {
+		return wrap("compact", err)
+	}
+	options := C.rocksdb_compactoptions_create()
+	kindOtherOptions.created()
+	defer func() {
+		C.rocksdb_compactoptions_destroy(options)
+		kindOtherOptions.destroyed()
+	}()
+	C.rocksdb_compactoptions_set_exclusive_manual_compaction(options, 0)
+	C.rocksdb_compactoptions_set_bottommost_level_compaction(options, forceOptimized)
+	before := db.State().BackgroundErrors
+	C.rocksdb_compact_range_cf_opt(db.c, family, options,
+		(*C.char)(unsafe.Pointer(bound(lower))), C.size_t(len(lower)),
+		(*C.char)(unsafe.Pointer(bound(upper))), C.size_t(len(upper)))
+	if n := db.State().BackgroundErrors; n > before {
+		return fmt.Errorf("compact family %s: %w: %d background errors meanwhile", db.names[f], ErrIO, n-before)
+	}
+	return nil
+}
+
+// bound is the address of a key, nil for an empty one.
+func bound(key []byte) *byte {
+	if len(key) == 0 {
+		return nil
+	}
+	return &key[0]
+}
