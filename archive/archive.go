@@ -1,0 +1,414 @@
+// Package archive keeps series and their samples for years: it takes what arrives,
+// makes it durable before it says so, and answers what is asked of it.
+//
+// The nouns: a series has a ref, its labels are pairs in the catalogue, its samples
+// arrive in batches. A batch is written to the journal and, in the same pass, to
+// the series' open runs in memory. A group commit makes the batches of many senders
+// durable with one fsync. An open run is cut after minutes: it becomes a run on disk,
+// and the journal behind it may go. The index tells which series have samples in a
+// month or on a day.
+//
+// Writing: Lookup, Resolve and Write are the write port, safe for many goroutines.
+// Write returns when the batch is fsynced. A sample may be read a moment before it is
+// durable.
+//
+// Reading: Archive implements upstream's storage.Queryable, ChunkQueryable and
+// ExemplarQueryable. A Querier sees one state of the archive, may be used by several
+// goroutines, and holds files on disk until it is closed.
+//
+// Start: Open returns while the journal is still read back; writes are taken from
+// then on, queries answer ErrStarting until the journal is through.
+//
+// The package owns no logger: rare events go to Options.Events, counts to the
+// registerer. It does not seal days, roll up, expire or forward; those are jobs of
+// other packages upon it. One process opens an archive at a time.
+package archive
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"varve/archive/format"
+	"varve/arrival"
+	"varve/rocks"
+)
+
+// Options configure an archive. The zero value of a field means its default.
+type Options struct {
+	// MemoryBytes is RocksDB's share: block cache and memtables. Default: rocks.DefaultMemoryBytes.
+	MemoryBytes int64
+	// SyncInterval makes writes be acknowledged before they are fsynced, which then
+	// happens this often. Zero, the default, is fsync before every acknowledgement.
+	SyncInterval time.Duration
+	// RunAgeMax is how long a sample stays in an open run. Default 15 min.
+	RunAgeMax time.Duration
+	// RunBytesMax bounds the memory of all open runs; beyond it the oldest are cut early. Default 1 GiB.
+	RunBytesMax int64
+	// GroupBytesMax bounds the journal bytes that wait for one commit; beyond it writes are refused for now. Default 64 MiB.
+	GroupBytesMax int
+	// IndexFlushInterval is how often the index goes to disk. Default 5 min.
+	IndexFlushInterval time.Duration
+	// FutureMax is how far ahead of the clock a sample may lie. Default 10 min.
+	FutureMax time.Duration
+	// SeriesMax bounds the number of series ever made, NewSeriesPerMinuteMax the rate. Default: no bound.
+	SeriesMax             uint64
+	NewSeriesPerMinuteMax int
+	// LabelCacheBytes and SymbolCacheBytes bound caches of label sets and label pairs. Default 128 MiB and 64 MiB.
+	LabelCacheBytes, SymbolCacheBytes int
+	// QuerySeriesMax and QueryBytesMax bound what one query may select: series, and
+	// bytes of coded samples. Default 1,000,000 and 1 GiB.
+	QuerySeriesMax int
+	QueryBytesMax  int64
+	// DiskFloorBytes and DiskFloorShare say how much of the disk must stay free for
+	// writes to be taken: the larger of the two. Default 1 GiB and 0.02.
+	DiskFloorBytes int64
+	DiskFloorShare float64
+	// ReserveBytes is the size of a file that is given up when the archive is opened on a full disk. Default 64 MiB.
+	ReserveBytes int64
+	// MemtableBytes makes RocksDB's write buffers this small, for tests that want many files. Default: from MemoryBytes.
+	MemtableBytes int64
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+	// Manual leaves maintenance to calls of Maintain, for tests. Default: a goroutine does it every second.
+	Manual bool
+	// Registerer takes the metrics. Default: none.
+	Registerer prometheus.Registerer
+	// Events are told of rare things.
+	Events Events
+}
+
+// Events are told of rare things that an operator may want to know. Each may be nil.
+// They are called from any goroutine and must return soon.
+type Events struct {
+	// Recovered tells at a start that the journal is read back: from how many records, and how long it took.
+	Recovered func(records, samples int, took time.Duration)
+	// Unacknowledged tells that the last commits before a crash were lost though written, which is legal: nobody was told of them.
+	Damaged func(err error)
+	// ReadOnly tells that the archive takes no writes (reason and error), or that it does again (empty reason).
+	ReadOnly func(reason string, err error)
+	// Maintenance tells of an error of background work, which will be tried again.
+	Maintenance func(err error)
+}
+
+func (o *Options) setDefaults() {
+	def := func(p *time.Duration, d time.Duration) {
+		if *p == 0 {
+			*p = d
+		}
+	}
+	def(&o.RunAgeMax, 15*time.Minute)
+	def(&o.IndexFlushInterval, 5*time.Minute)
+	def(&o.FutureMax, 10*time.Minute)
+	num(&o.RunBytesMax, 1<<30)
+	num(&o.GroupBytesMax, 64<<20)
+	num(&o.LabelCacheBytes, 128<<20)
+	num(&o.SymbolCacheBytes, 64<<20)
+	num(&o.QuerySeriesMax, 1_000_000)
+	num(&o.QueryBytesMax, 1<<30)
+	num(&o.DiskFloorBytes, 1<<30)
+	num(&o.DiskFloorShare, 0.02)
+	num(&o.ReserveBytes, 64<<20)
+	if o.MemoryBytes == 0 {
+		o.MemoryBytes = rocks.DefaultMemoryBytes()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+}
+
+func num[T int | int64 | float64](p *T, d T) {
+	if *p == 0 {
+		*p = d
+	}
+}
+
+// Archive is an open archive. All methods are safe for use by several goroutines.
+type Archive struct {
+	o     Options
+	dir   string
+	db    *rocks.DB
+	cat   *catalogue
+	index *index
+	live  *openRuns
+	views *views
+	m     *metrics
+
+	metadata *metadataStore
+	state    health
+	disk     diskFloor
+	ack      *ackFile
+	orders   *sortOrders
+
+	// replayed holds what the journal gave back until it is on disk; nil afterwards.
+	replayed atomic.Pointer[openRuns]
+	started  chan struct{} // closed when the journal is read back
+	startErr error         // set before started is closed
+
+	// mu makes the order of the journal: it is held while a batch is journalled and
+	// brought to the open runs. Inside it pages are locked, one at a time. It guards what follows.
+	mu           sync.Mutex
+	group        *group
+	committing   bool
+	segment      uint32 // number of the journal segment
+	segmentBytes int    // bytes of it, 0 before its first record
+	segmentAt    time.Time
+	edges        []format.Sequence // first records of segments that may still be in the journal
+	carried      []*carriedRecords
+	settling     []movedPage // durable, but perhaps not on disk for every reader
+	durable      format.Sequence
+
+	out           rocks.Batch  // the leader's, kept for its memory
+	commitStarted atomic.Int64 // Unix ns, 0 while no commit runs
+	closing       atomic.Bool
+
+	upkeep upkeep
+	stop   chan struct{}
+	done   sync.WaitGroup
+}
+
+func family(f format.Family) rocks.Family { return rocks.Family(f) }
+
+// Names inside the archive's directory.
+const (
+	databaseDir = "db"
+	ackName     = "acknowledged"
+	reserveName = "reserve"
+)
+
+func families() []rocks.FamilySpec {
+	specs := make([]rocks.FamilySpec, len(format.FamilyNames))
+	for i, name := range format.FamilyNames {
+		specs[i] = rocks.FamilySpec{Name: name, Profile: rocks.ProfileScan}
+		switch format.Family(i) {
+		case format.FamilyMeta, format.FamilySeries, format.FamilySymbols, format.FamilyLookup, format.FamilyMetadata:
+			specs[i].Profile = rocks.ProfilePoint
+		case format.FamilyJournal:
+			specs[i].Profile = rocks.ProfileLog
+		}
+	}
+	return specs
+}
+
+// Open opens the archive in dir, or makes one there. It returns before the journal
+// is read back; Started tells when that is done.
+func Open(dir string, o Options) (*Archive, error) {
+	o.setDefaults()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open archive: %w", err)
+	}
+	if err := makeRoom(dir, &o); err != nil {
+		return nil, fmt.Errorf("open archive: %w", err)
+	}
+	ack, err := openAckFile(filepath.Join(dir, ackName))
+	if err != nil {
+		return nil, fmt.Errorf("open archive: %w", err)
+	}
+	db, err := openDatabase(filepath.Join(dir, databaseDir), &o)
+	if err != nil {
+		return nil, errors.Join(err, ack.close())
+	}
+	a := &Archive{
+		o: o, dir: dir, db: db, ack: ack, views: newViews(),
+		disk:    diskFloor{dir: dir, bytesMin: o.DiskFloorBytes, shareMin: o.DiskFloorShare, free: freeBytes},
+		started: make(chan struct{}), stop: make(chan struct{}), orders: newSortOrders(),
+	}
+	a.cat = newCatalogue(db, func() int64 { return o.Now().UnixMilli() }, &a.o)
+	a.index = newIndex(db, a.cat)
+	a.live = newOpenRuns(a.cat)
+	a.metadata = newMetadataStore(db, a.cat)
+	a.m = newMetrics(a)
+	last, err := a.load()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open archive %s: %w", dir, err), db.Close(), ack.close())
+	}
+	// The runs of the replay take sequences behind the last record, one for each of
+	// its commits; what arrives from now on is later still.
+	a.replayed.Store(newOpenRuns(a.cat))
+	a.group = newGroup(last + replaySequences)
+	a.segment = 1
+	if o.Registerer != nil {
+		if err := o.Registerer.Register(a.m); err != nil {
+			return nil, errors.Join(fmt.Errorf("open archive: %w", err), db.Close(), ack.close())
+		}
+	}
+	a.done.Add(1)
+	go func() {
+		defer a.done.Done()
+		a.replay(last)
+	}()
+	if !o.Manual {
+		a.done.Add(1)
+		go func() {
+			defer a.done.Done()
+			a.maintainLoop()
+		}()
+	}
+	return a, nil
+}
+
+// replaySequences is the number of sequences that a start-up sets aside.
+const replaySequences = 1 << 20
+
+// openDatabase opens RocksDB as the recovery ladder says: a log whose end is damaged is
+// set aside as a copy and read as far as it is whole; load then tells whether
+// anything acknowledged was behind that.
+func openDatabase(dir string, o *Options) (*rocks.DB, error) {
+	ro := rocks.Options{Families: families(), MemoryBytes: o.MemoryBytes, MemtableBytes: o.MemtableBytes}
+	db, err := rocks.Open(dir, ro)
+	if !errors.Is(err, rocks.ErrCorrupt) {
+		if err != nil {
+			return nil, fmt.Errorf("open archive: %w", err)
+		}
+		return db, nil
+	}
+	aside, copyErr := copyLogs(dir, o.Now())
+	if copyErr != nil {
+		return nil, fmt.Errorf("open archive: %w", errors.Join(err, copyErr))
+	}
+	if o.Events.Damaged != nil {
+		o.Events.Damaged(fmt.Errorf("the write-ahead log is damaged (%w); it was copied to %s and is read as far as it is whole", err, aside))
+	}
+	ro.Recovery = rocks.RecoveryPointInTime
+	if db, err = rocks.Open(dir, ro); err != nil {
+		return nil, fmt.Errorf("open archive: %w; the log before the attempt lies in %s; restore a snapshot, or run `varve check data`", err, aside)
+	}
+	return db, nil
+}
+
+// load reads the records that an archive begins with, or writes them, and holds
+// the last journal record against the acknowledged one.
+func (a *Archive) load() (last format.Sequence, err error) {
+	version, ok, err := a.meta(format.MetaVersion)
+	if err != nil {
+		return 0, err
+	}
+	if !ok {
+		if a.ack.sequence > 0 {
+			return 0, fmt.Errorf("%w: the database is empty, yet record %d was acknowledged; restore a snapshot, or remove the file %q to begin anew", ErrCorrupt, a.ack.sequence, ackName)
+		}
+		if err := a.initialise(); err != nil {
+			return 0, err
+		}
+	} else if version > format.Version {
+		return 0, fmt.Errorf("the archive has format version %d, this build knows up to %d: use a newer Varve", version, format.Version)
+	}
+	if err := a.cat.load(a.meta); err != nil {
+		return 0, err
+	}
+	incarnation, _, err := a.db.Get(family(format.FamilyMeta), []byte(format.MetaIncarnation), nil)
+	if err != nil {
+		return 0, err
+	}
+	if len(incarnation) != 16 {
+		return 0, fmt.Errorf("%w: incarnation of %d bytes", ErrCorrupt, len(incarnation))
+	}
+	if err := a.ack.bind([16]byte(incarnation)); err != nil {
+		return 0, err
+	}
+	if last, err = a.lastRecord(); err != nil {
+		return 0, err
+	}
+	if uint64(last) < a.ack.sequence {
+		return 0, fmt.Errorf("%w: record %d was acknowledged, the last one here is %d: the write-ahead log in %q was cut short; "+
+			"restore its files or a snapshot, or remove the file %q to accept the loss", ErrCorrupt, a.ack.sequence, last, databaseDir, ackName)
+	}
+	return last, a.metadata.load()
+}
+
+func (a *Archive) meta(name string) (uint64, bool, error) {
+	v, ok, err := a.db.Get(family(format.FamilyMeta), []byte(name), nil)
+	if err != nil || !ok {
+		return 0, false, err
+	}
+	n, err := format.ParseUint64(v)
+	if err != nil {
+		return 0, false, fmt.Errorf("meta record %q: %w", name, err)
+	}
+	return n, true, nil
+}
+
+func (a *Archive) initialise() error {
+	var random [24]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return err
+	}
+	var b rocks.Batch
+	put := func(name string, value []byte) { b.Put(family(format.FamilyMeta), []byte(name), value) }
+	put(format.MetaVersion, format.AppendUint64(nil, format.Version))
+	put(format.MetaIncarnation, random[:16])
+	put(format.MetaSeed, random[16:])
+	for _, name := range []string{format.MetaNextRef, format.MetaNextPair, format.MetaNextGroup, format.MetaCut, format.MetaIndex, format.MetaJournal} {
+		put(name, format.AppendUint64(nil, 1))
+	}
+	return a.db.Write(&b, true)
+}
+
+// lastRecord is the sequence of the last record in the journal, 0 without one.
+func (a *Archive) lastRecord() (format.Sequence, error) {
+	it := a.db.NewIterator(family(format.FamilyJournal), rocks.IterOptions{})
+	defer it.Close()
+	if it.SeekToLast(); it.Valid() {
+		seq, err := format.ParseUint64(it.Key())
+		return format.Sequence(seq), err
+	}
+	return 0, it.Err()
+}
+
+// Started returns a channel that is closed when the journal is read back and
+// queries are answered; StartError then tells whether that went well.
+func (a *Archive) Started() <-chan struct{} { return a.started }
+
+// StartError is the error of reading the journal back, once Started is closed.
+func (a *Archive) StartError() error {
+	select {
+	case <-a.started:
+		return a.startErr
+	default:
+		return ErrStarting
+	}
+}
+
+// Incarnation tells this archive from copies of it that were restored.
+func (a *Archive) Incarnation() [16]byte { return a.ack.incarnation }
+
+// Close refuses further writes, waits for those under way, and closes the
+// archive. Queriers must be closed before. What is in open runs stays in the journal.
+func (a *Archive) Close() error {
+	if a.closing.Swap(true) {
+		return nil
+	}
+	close(a.stop)
+	a.done.Wait()
+	err := a.flushGroup()
+	if a.o.SyncInterval > 0 {
+		err = errors.Join(err, a.db.SyncWAL())
+	}
+	if a.o.Registerer != nil {
+		a.o.Registerer.Unregister(a.m)
+	}
+	a.mu.Lock()
+	durable := a.durable
+	a.mu.Unlock()
+	return errors.Join(err, a.ack.write(uint64(durable)), a.db.Close(), a.ack.close())
+}
+
+// Sync makes all that was written durable, whatever SyncInterval says.
+func (a *Archive) Sync(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return errors.Join(a.flushGroup(), a.db.SyncWAL())
+}
+
+func (a *Archive) overload() error {
+	return &arrival.Unavailable{Reason: "overload", RetryAfter: time.Second, Err: errors.New("too much waits for the disk")}
+}

@@ -1,0 +1,704 @@
+package archive
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"varve/archive/format"
+	"varve/arrival"
+	"varve/rocks"
+)
+
+// catalogue knows every series: its labels, its ref, and the keys by which
+// senders name it.
+//
+// A new series is visible at once and durable with the next group commit: its
+// records wait in fresh, travel with the first commit taken after it was made, and
+// with every following one until one succeeds. Refs, pair ids and groups are never
+// reused, because the counters travel in the same batch.
+type catalogue struct {
+	db    *rocks.DB
+	seed  arrival.Seed
+	keys  *keyTable
+	now   func() int64
+	limit seriesLimit
+
+	pairs  *genCache[format.PairID, pairText]
+	ids    *genCache[string, format.PairID] // by text key
+	labels *genCache[format.Ref, labels.Labels]
+
+	// mu serialises the making of series and guards everything below. It is taken
+	// before nothing and after nothing: no other lock is held with it but the caches'.
+	mu        sync.Mutex
+	nextRef   format.Ref
+	nextPair  format.PairID
+	nextGroup format.GroupID
+	groups    map[groupKey]*openGroup
+	fresh     *newRecords
+	created   uint64
+
+	// recentMu guards what is known but not yet durable. Nested inside mu.
+	recentMu    sync.RWMutex
+	recent      map[format.Ref]recentSeries
+	recentPairs map[format.PairID]pairText
+}
+
+type pairText struct{ name, value string }
+
+type groupKey struct{ job, instance format.PairID }
+
+// openGroup is a group with the refs that are reserved for it.
+type openGroup struct {
+	format.Group
+	next format.Ref
+}
+
+type recentSeries struct {
+	labels labels.Labels
+	record format.Series
+}
+
+// newRecords are records of series that wait for, or travel with, a commit.
+type newRecords struct {
+	batch rocks.Batch
+	refs  []format.Ref
+	pairs []format.PairID
+}
+
+// The first block of refs of a group has 16, each further one twice as many up
+// to 256: a pod of twenty series wastes a dozen refs, a big target's series are
+// neighbours all the same.
+const (
+	refBlockMin = 16
+	refBlockMax = 256
+	// groupsMax bounds the memory of groups that were seen making series, about 100 bytes each.
+	groupsMax = 1 << 18
+)
+
+func newCatalogue(db *rocks.DB, now func() int64, o *Options) *catalogue {
+	return &catalogue{
+		db: db, keys: newKeyTable(), now: now,
+		limit:       seriesLimit{totalMax: o.SeriesMax, perMinuteMax: o.NewSeriesPerMinuteMax},
+		pairs:       newGenCache[format.PairID](o.SymbolCacheBytes/2, func(p pairText) int { return len(p.name) + len(p.value) + 96 }),
+		ids:         newGenCache[string](o.SymbolCacheBytes/2, func(format.PairID) int { return 128 }),
+		labels:      newGenCache[format.Ref](o.LabelCacheBytes, func(l labels.Labels) int { return int(l.ByteSize()) + 64 }),
+		groups:      map[groupKey]*openGroup{},
+		fresh:       &newRecords{},
+		recent:      map[format.Ref]recentSeries{},
+		recentPairs: map[format.PairID]pairText{},
+	}
+}
+
+// load reads the counters and the seed of an existing archive.
+func (c *catalogue) load(meta func(name string) (uint64, bool, error)) error {
+	for name, set := range map[string]func(uint64){
+		format.MetaSeed:      func(v uint64) { c.seed = arrival.Seed(v) },
+		format.MetaNextRef:   func(v uint64) { c.nextRef = format.Ref(v) },
+		format.MetaNextPair:  func(v uint64) { c.nextPair = format.PairID(v) },
+		format.MetaNextGroup: func(v uint64) { c.nextGroup = format.GroupID(v) },
+	} {
+		v, ok, err := meta(name)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("%w: meta record %q is missing", format.ErrCorrupt, name)
+		}
+		set(v)
+	}
+	return nil
+}
+
+// appendWire appends the remote write 1.0 form of a sorted label set: the bytes
+// whose hash is the series' own key.
+func appendWire(dst []byte, ls labels.Labels) []byte {
+	ls.Range(func(l labels.Label) {
+		n := 1 + uvarintLen(len(l.Name)) + len(l.Name) + 1 + uvarintLen(len(l.Value)) + len(l.Value)
+		dst = binary.AppendUvarint(append(dst, 0x0a), uint64(n))
+		dst = append(binary.AppendUvarint(append(dst, 0x0a), uint64(len(l.Name))), l.Name...)
+		dst = append(binary.AppendUvarint(append(dst, 0x12), uint64(len(l.Value))), l.Value...)
+	})
+	return dst
+}
+
+func uvarintLen(n int) int {
+	w := 1
+	for ; n >= 0x80; n >>= 7 {
+		w++
+	}
+	return w
+}
+
+// Resolve implements the write port: it finds or makes the series of unknown.
+func (c *catalogue) resolve(ctx context.Context, unknown []arrival.Unknown) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := make([]arrival.Key, len(unknown))
+	var missing []int
+	var wire []byte
+	for i := range unknown {
+		u := &unknown[i]
+		wire = appendWire(wire[:0], u.Labels)
+		own[i] = c.seed.Hash(wire)
+		if u.Ref = c.keys.get(own[i]); u.Ref == 0 {
+			missing = append(missing, i)
+		}
+	}
+	if err := c.lookup(unknown, own, missing); err != nil {
+		return err
+	}
+	for i := range unknown {
+		u := &unknown[i]
+		if u.Ref == 0 {
+			// An earlier entry of the same request may have made it.
+			u.Ref = c.keys.get(own[i])
+		}
+		if u.Ref == 0 {
+			if !c.limit.allow(c.now(), uint64(c.nextRef)) {
+				u.Refused = arrival.ReasonSeriesLimit
+				continue
+			}
+			if err := c.create(u, own[i]); err != nil {
+				return fmt.Errorf("create series: %w", err)
+			}
+		}
+		if u.Key != (arrival.Key{}) && u.Key != own[i] && c.keys.get(u.Key) == 0 {
+			c.keys.put(u.Key, u.Ref)
+		}
+	}
+	return nil
+}
+
+// lookup finds series that exist on disk but not in the table of keys.
+func (c *catalogue) lookup(unknown []arrival.Unknown, own []arrival.Key, missing []int) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	keys := make([][]byte, len(missing))
+	for j, i := range missing {
+		keys[j] = format.AppendLookupKey(nil, own[i].Hi, own[i].Lo)
+	}
+	found := make([]format.Ref, 0, len(missing))
+	at := make([]int, 0, len(missing))
+	err := c.db.MultiGet(family(format.FamilyLookup), keys, func(j int, value []byte, ok bool) error {
+		if !ok {
+			return nil
+		}
+		ref, err := format.ParseUint64(value)
+		if err != nil {
+			return fmt.Errorf("lookup record: %w", err)
+		}
+		found = append(found, format.Ref(ref))
+		at = append(at, missing[j])
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look up series: %w", err)
+	}
+	sets, err := c.labelsOf(found)
+	if err != nil {
+		return err
+	}
+	for k, i := range at {
+		if !labels.Equal(sets[k], unknown[i].Labels) {
+			return fmt.Errorf("%w: lookup names series %d for labels of another series; run `varve check data`", format.ErrCorrupt, found[k])
+		}
+		if c.keys.get(own[i]) == 0 {
+			c.keys.put(own[i], found[k])
+		}
+		unknown[i].Ref = found[k]
+	}
+	return nil
+}
+
+// create makes a series. Called with mu held.
+func (c *catalogue) create(u *arrival.Unknown, own arrival.Key) error {
+	rec := format.Series{CreatedMillis: c.now()}
+	var group groupKey
+	var err error
+	u.Labels.Range(func(l labels.Label) {
+		if err != nil {
+			return
+		}
+		var id format.PairID
+		if id, err = c.pair(l.Name, l.Value); err != nil {
+			return
+		}
+		switch l.Name {
+		case labels.MetricName:
+			rec.Metric = id
+		case "job":
+			group.job = id
+		case "instance":
+			group.instance = id
+		}
+		rec.Pairs = append(rec.Pairs, id)
+	})
+	if err != nil {
+		return err
+	}
+	g, err := c.group(group)
+	if err != nil {
+		return err
+	}
+	ref := g.next
+	g.next++
+	rec.Group = g.ID
+
+	f := c.fresh
+	f.refs = append(f.refs, ref)
+	f.batch.Put(family(format.FamilySeries), format.AppendUint64(nil, uint64(ref)), rec.Append(nil))
+	f.batch.Put(family(format.FamilyLookup), format.AppendLookupKey(nil, own.Hi, own.Lo), format.AppendUint64(nil, uint64(ref)))
+	ls := u.Labels
+	c.recentMu.Lock()
+	c.recent[ref] = recentSeries{labels: ls, record: rec}
+	c.recentMu.Unlock()
+	c.labels.put(ref, ls)
+	c.keys.put(own, ref)
+	c.created++
+	u.Ref = ref
+	return nil
+}
+
+// pair returns the id of a label pair and makes one when there is none. Called with mu held.
+func (c *catalogue) pair(name, value string) (format.PairID, error) {
+	id, err := c.findPair(name, value)
+	if err != nil || id != 0 {
+		return id, err
+	}
+	id = c.nextPair
+	if id == 0 {
+		return 0, fmt.Errorf("all label pair ids are used up")
+	}
+	c.nextPair++
+	key := format.AppendTextKey(nil, name, value)
+	f := c.fresh
+	f.pairs = append(f.pairs, id)
+	f.batch.Put(family(format.FamilySymbols), key, format.AppendPairID(nil, id))
+	f.batch.Put(family(format.FamilySymbols), format.AppendPairKey(nil, id), format.AppendPair(nil, name, value))
+	p := pairText{name: strings.Clone(name), value: strings.Clone(value)}
+	c.recentMu.Lock()
+	c.recentPairs[id] = p
+	c.recentMu.Unlock()
+	c.ids.put(string(key), id)
+	c.pairs.put(id, p)
+	return id, nil
+}
+
+// findPair returns the id of a label pair, zero when no series ever had it.
+func (c *catalogue) findPair(name, value string) (format.PairID, error) {
+	key := format.AppendTextKey(make([]byte, 0, 64), name, value)
+	if id, ok := c.ids.get(string(key)); ok {
+		return id, nil
+	}
+	v, ok, err := c.db.Get(family(format.FamilySymbols), key, nil)
+	if err != nil {
+		return 0, fmt.Errorf("look up label pair: %w", err)
+	}
+	if !ok {
+		return c.findRecentPair(name, value), nil
+	}
+	id, err := format.ParsePairID(v)
+	if err != nil {
+		return 0, fmt.Errorf("label pair %s=%q: %w", name, value, err)
+	}
+	c.ids.put(string(key), id)
+	return id, nil
+}
+
+// findRecentPair is for pairs that were evicted from the cache of ids before they became durable.
+func (c *catalogue) findRecentPair(name, value string) format.PairID {
+	c.recentMu.RLock()
+	defer c.recentMu.RUnlock()
+	for id, p := range c.recentPairs {
+		if p.name == name && p.value == value {
+			return id
+		}
+	}
+	return 0
+}
+
+// group returns the group with room for another series. Called with mu held.
+func (c *catalogue) group(k groupKey) (*openGroup, error) {
+	g := c.groups[k]
+	if g == nil {
+		var err error
+		if g, err = c.loadGroup(k); err != nil {
+			return nil, err
+		}
+		if len(c.groups) >= groupsMax && len(c.fresh.refs) == 0 {
+			clear(c.groups)
+		}
+		c.groups[k] = g
+	}
+	if g.next < g.End {
+		return g, nil
+	}
+	if g.ID == 0 {
+		g.ID = c.nextGroup
+		c.nextGroup++
+	}
+	size := min(max((g.End-g.First)*2, refBlockMin), refBlockMax)
+	g.First, g.End, g.next = c.nextRef, c.nextRef+size, c.nextRef
+	if uint64(g.End) > refMax {
+		return nil, fmt.Errorf("all %d series refs are used up", uint64(refMax))
+	}
+	c.nextRef = g.End
+	c.fresh.batch.Put(family(format.FamilySymbols), format.AppendGroupKey(nil, k.job, k.instance), g.Group.Append(nil))
+	return g, nil
+}
+
+// refMax bounds refs to what the 32-bit bitmaps in memory hold.
+const refMax = 1<<32 - 1
+
+// loadGroup reads a group and finds the first free of its reserved refs, which
+// is behind the last one that has a record.
+func (c *catalogue) loadGroup(k groupKey) (*openGroup, error) {
+	v, ok, err := c.db.Get(family(format.FamilySymbols), format.AppendGroupKey(nil, k.job, k.instance), nil)
+	if err != nil {
+		return nil, fmt.Errorf("read group: %w", err)
+	}
+	if !ok {
+		return &openGroup{}, nil
+	}
+	rec, err := format.ParseGroup(v)
+	if err != nil {
+		return nil, err
+	}
+	g := &openGroup{Group: rec, next: rec.First}
+	it := c.db.NewIterator(family(format.FamilySeries), rocks.IterOptions{
+		Lower: format.AppendUint64(nil, uint64(rec.First)), Upper: format.AppendUint64(nil, uint64(rec.End)),
+	})
+	defer it.Close()
+	if it.SeekToLast(); it.Valid() {
+		last, err := format.ParseUint64(it.Key())
+		if err != nil {
+			return nil, err
+		}
+		g.next = format.Ref(last) + 1
+	}
+	return g, it.Err()
+}
+
+// take hands the waiting records to a commit. The caller gives them to settle
+// when the commit succeeded, and keeps them for the next commit otherwise.
+func (c *catalogue) take() *newRecords {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := c.fresh
+	if f.batch.Len() == 0 {
+		return nil
+	}
+	meta := family(format.FamilyMeta)
+	f.batch.Put(meta, []byte(format.MetaNextRef), format.AppendUint64(nil, uint64(c.nextRef)))
+	f.batch.Put(meta, []byte(format.MetaNextPair), format.AppendUint64(nil, uint64(c.nextPair)))
+	f.batch.Put(meta, []byte(format.MetaNextGroup), format.AppendUint64(nil, uint64(c.nextGroup)))
+	c.fresh = &newRecords{}
+	return f
+}
+
+// settle forgets that records were not durable.
+func (c *catalogue) settle(f *newRecords) {
+	c.recentMu.Lock()
+	defer c.recentMu.Unlock()
+	for _, ref := range f.refs {
+		delete(c.recent, ref)
+	}
+	for _, id := range f.pairs {
+		delete(c.recentPairs, id)
+	}
+}
+
+// record returns the record of a series.
+func (c *catalogue) record(ref format.Ref) (format.Series, error) {
+	c.recentMu.RLock()
+	r, ok := c.recent[ref]
+	c.recentMu.RUnlock()
+	if ok {
+		return r.record, nil
+	}
+	v, ok, err := c.db.Get(family(format.FamilySeries), format.AppendUint64(nil, uint64(ref)), nil)
+	if err != nil {
+		return format.Series{}, fmt.Errorf("read series %d: %w", ref, err)
+	}
+	if !ok {
+		return format.Series{}, fmt.Errorf("%w: series %d has no record; run `varve check data`", format.ErrCorrupt, ref)
+	}
+	var s format.Series
+	if err := s.Parse(v); err != nil {
+		return s, fmt.Errorf("series %d: %w", ref, err)
+	}
+	return s, nil
+}
+
+// records calls each for the series in [from, to) that exist, in the order of their refs,
+// those that are not durable included. rec is valid during the call.
+func (c *catalogue) records(from, to format.Ref, each func(ref format.Ref, rec *format.Series) error) error {
+	c.recentMu.RLock()
+	fresh := make([]recentSeries, 0, 8)
+	var refs []format.Ref
+	for ref := from; ref < to && len(c.recent) > 0; ref++ {
+		if r, ok := c.recent[ref]; ok {
+			fresh, refs = append(fresh, r), append(refs, ref)
+		}
+	}
+	c.recentMu.RUnlock()
+	it := c.db.NewIterator(family(format.FamilySeries), rocks.IterOptions{
+		Lower: format.AppendUint64(nil, uint64(from)), Upper: format.AppendUint64(nil, uint64(to)),
+	})
+	defer it.Close()
+	var s format.Series
+	for it.SeekToFirst(); it.Valid(); it.Next() {
+		ref, err := format.ParseUint64(it.Key())
+		if err != nil {
+			return fmt.Errorf("series key: %w", err)
+		}
+		if err := s.Parse(it.Value()); err != nil {
+			return fmt.Errorf("series %d: %w", ref, err)
+		}
+		if err := each(format.Ref(ref), &s); err != nil {
+			return err
+		}
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("read series: %w", err)
+	}
+	for i := range fresh {
+		if err := each(refs[i], &fresh[i].record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// labelsOf returns the labels of series, in the order of refs.
+func (c *catalogue) labelsOf(refs []format.Ref) ([]labels.Labels, error) {
+	out := make([]labels.Labels, len(refs))
+	var missing []int
+	for i, ref := range refs {
+		ls, ok := c.labels.get(ref)
+		if !ok {
+			missing = append(missing, i)
+		}
+		out[i] = ls
+	}
+	for len(missing) > 0 {
+		n := min(len(missing), 4096)
+		if err := c.loadLabels(refs, missing[:n], out); err != nil {
+			return nil, err
+		}
+		missing = missing[n:]
+	}
+	return out, nil
+}
+
+// loadLabels reads the labels of the refs at the given places into out.
+func (c *catalogue) loadLabels(refs []format.Ref, at []int, out []labels.Labels) error {
+	recs := make([]format.Series, len(at))
+	keys := make([][]byte, len(at))
+	buf := make([]byte, 0, 8*len(at))
+	for j, i := range at {
+		buf = format.AppendUint64(buf, uint64(refs[i]))
+		keys[j] = buf[len(buf)-8:]
+	}
+	err := c.db.MultiGet(family(format.FamilySeries), keys, func(j int, value []byte, ok bool) error {
+		if ok {
+			return recs[j].Parse(value)
+		}
+		ref := refs[at[j]]
+		c.recentMu.RLock()
+		r, recent := c.recent[ref]
+		c.recentMu.RUnlock()
+		if !recent {
+			// The record may have become durable, and been forgotten here, since the read.
+			rec, err := c.record(ref)
+			if err != nil {
+				return err
+			}
+			r.record = rec
+		}
+		recs[j] = r.record
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read series: %w", err)
+	}
+	texts, err := c.pairTexts(recs)
+	if err != nil {
+		return err
+	}
+	var b labels.ScratchBuilder
+	for j, i := range at {
+		b.Reset()
+		for _, id := range recs[j].Pairs {
+			p := texts[id]
+			b.Add(p.name, p.value)
+		}
+		out[i] = b.Labels()
+		c.labels.put(refs[i], out[i])
+	}
+	return nil
+}
+
+// pairTexts returns the texts of all pairs that the records name.
+func (c *catalogue) pairTexts(recs []format.Series) (map[format.PairID]pairText, error) {
+	texts := make(map[format.PairID]pairText, len(recs))
+	var missing []format.PairID
+	for i := range recs {
+		for _, id := range recs[i].Pairs {
+			if _, ok := texts[id]; ok {
+				continue
+			}
+			p, ok := c.pairs.get(id)
+			if !ok {
+				missing = append(missing, id)
+			}
+			texts[id] = p
+		}
+	}
+	keys := make([][]byte, len(missing))
+	for i, id := range missing {
+		keys[i] = format.AppendPairKey(nil, id)
+	}
+	err := c.db.MultiGet(family(format.FamilySymbols), keys, func(i int, value []byte, ok bool) error {
+		id := missing[i]
+		p, err := c.parsePair(id, value, ok)
+		if err != nil {
+			return err
+		}
+		texts[id] = p
+		c.pairs.put(id, p)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read label pairs: %w", err)
+	}
+	return texts, nil
+}
+
+func (c *catalogue) parsePair(id format.PairID, value []byte, ok bool) (pairText, error) {
+	if !ok {
+		c.recentMu.RLock()
+		p, recent := c.recentPairs[id]
+		c.recentMu.RUnlock()
+		if recent {
+			return p, nil
+		}
+		v, found, err := c.db.Get(family(format.FamilySymbols), format.AppendPairKey(nil, id), nil)
+		if err != nil {
+			return pairText{}, err
+		}
+		if !found {
+			return pairText{}, fmt.Errorf("%w: label pair %d has no text; run `varve check data`", format.ErrCorrupt, id)
+		}
+		value = v
+	}
+	name, val, err := format.ParsePair(value)
+	if err != nil {
+		return pairText{}, fmt.Errorf("label pair %d: %w", id, err)
+	}
+	return pairText{name: string(name), value: string(val)}, nil
+}
+
+// values calls each for the pairs of a label name whose value begins with
+// prefix, in the order of the values, except that those not yet durable come last.
+func (c *catalogue) values(name, prefix string, each func(value string, id format.PairID) error) error {
+	c.recentMu.RLock()
+	recent := map[format.PairID]string{}
+	for id, p := range c.recentPairs {
+		if p.name == name && strings.HasPrefix(p.value, prefix) {
+			recent[id] = p.value
+		}
+	}
+	c.recentMu.RUnlock()
+	lower := format.AppendTextKey(nil, name, prefix)
+	it := c.db.NewIterator(family(format.FamilySymbols), rocks.IterOptions{Lower: lower, Upper: format.PrefixEnd(lower)})
+	defer it.Close()
+	for it.SeekToFirst(); it.Valid(); it.Next() {
+		_, value, err := format.ParseTextKey(it.Key())
+		if err != nil {
+			return err
+		}
+		id, err := format.ParsePairID(it.Value())
+		if err != nil {
+			return fmt.Errorf("label %s=%q: %w", name, value, err)
+		}
+		delete(recent, id)
+		if err := each(string(value), id); err != nil {
+			return err
+		}
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("read values of label %s: %w", name, err)
+	}
+	for id, value := range recent {
+		if err := each(value, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// names returns all label names that series ever had.
+func (c *catalogue) names() ([]string, error) {
+	seen := map[string]bool{}
+	c.recentMu.RLock()
+	for _, p := range c.recentPairs {
+		seen[p.name] = true
+	}
+	c.recentMu.RUnlock()
+	prefix := format.AppendNamePrefix(nil, "")[:1]
+	it := c.db.NewIterator(family(format.FamilySymbols), rocks.IterOptions{Lower: prefix, Upper: format.PrefixEnd(prefix)})
+	defer it.Close()
+	for it.SeekToFirst(); it.Valid(); {
+		name, _, err := format.ParseTextKey(it.Key())
+		if err != nil {
+			return nil, err
+		}
+		seen[string(name)] = true
+		end := format.PrefixEnd(format.AppendNamePrefix(nil, string(name)))
+		if end == nil {
+			break
+		}
+		it.Seek(end)
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("read label names: %w", err)
+	}
+	out := make([]string, 0, len(seen))
+	for n := range seen {
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+// seriesLimit bounds the number of series and the rate of new ones. Zero limits nothing.
+type seriesLimit struct {
+	totalMax     uint64
+	perMinuteMax int
+
+	minute int64
+	used   int
+}
+
+func (l *seriesLimit) allow(nowMillis int64, total uint64) bool {
+	if l.totalMax > 0 && total > l.totalMax {
+		return false
+	}
+	if l.perMinuteMax <= 0 {
+		return true
+	}
+	if m := nowMillis / 60_000; m != l.minute {
+		l.minute, l.used = m, 0
+	}
+	l.used++
+	return l.used <= l.perMinuteMax
+}

@@ -1,0 +1,87 @@
+// Package format knows every byte that the archive keeps in RocksDB: the names
+// of the column families, the layout of keys, and the values that are not
+// chunks. It turns fields into bytes and bytes into fields, and does nothing else:
+// no I/O, no state, no goroutines. Every function may be called from anywhere.
+//
+// Keys are big endian, so that their byte order is the order of their fields.
+// Days and months are biased by half their range: times before 1970 sort first.
+// Time comes first in the keys of data, so a new day arrives behind all older
+// keys and RocksDB never rewrites history to take it in.
+//
+// Decoders take untrusted bytes. They return an error that wraps ErrCorrupt, never
+// panic, and never allocate more than the input can justify.
+//
+// docs/format describes the same bytes in words; a test pins each layout.
+package format
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Version is the format version that this build writes. It is stored under
+// MetaVersion and only ever grows; a build refuses an archive of a higher one.
+const Version = 1
+
+// ErrCorrupt marks bytes that no version of Varve can have written.
+var ErrCorrupt = errors.New("corrupt")
+
+func corrupt(what string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(what, args...))
+}
+
+// Family numbers a column family. The number is an index into Families and lives
+// in memory only; on disk families are known by name.
+type Family uint8
+
+// The column families. The order may change, the names may not.
+const (
+	FamilyMeta Family = iota
+	FamilySeries
+	FamilySymbols
+	FamilyMetadata
+	FamilyLookup
+	FamilyIndex
+	FamilyActive
+	FamilyJournal
+	FamilyHot
+	FamilyRaw
+	FamilyClocks
+	FamilyExemplars
+	FamilyTombstones
+	FamilyDirty
+	FamilyGaps
+	familyCount
+)
+
+// FamilyNames are the names on disk, by Family. Families that no code of this
+// version fills (raw, clocks, tombstones, dirty, gaps) are created empty, so that
+// a later version finds the layout it expects.
+var FamilyNames = [familyCount]string{
+	"meta", "series", "symbols", "metadata", "lookup", "index", "active", "journal", "hot", "raw", "clocks",
+	"exemplars", "tombstones", "dirty", "gaps",
+}
+
+// Names of the records in the meta family. Numbers are 8 bytes, big endian.
+const (
+	// MetaVersion holds Version.
+	MetaVersion = "version"
+	// MetaIncarnation holds the 16 bytes that tell this archive from a copy that was restored and written to.
+	MetaIncarnation = "incarnation"
+	// MetaSeed holds the secret under which label bytes are hashed.
+	MetaSeed = "seed"
+	// MetaNextRef holds the first ref that was never handed out.
+	MetaNextRef = "next_ref"
+	// MetaNextPair holds the first pair id that was never handed out.
+	MetaNextPair = "next_pair"
+	// MetaNextGroup holds the first group that was never handed out.
+	MetaNextGroup = "next_group"
+	// MetaCut holds the first sequence whose samples may not all be in runs.
+	MetaCut = "cut"
+	// MetaIndex holds the first sequence whose samples may not all be in the index.
+	MetaIndex = "index"
+	// MetaJournal holds the first sequence that is still in the journal.
+	MetaJournal = "journal"
+	// MetaProbe is overwritten to find out whether the disk takes writes again.
+	MetaProbe = "probe"
+)

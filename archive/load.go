@@ -1,0 +1,225 @@
+package archive
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"varve/archive/chunk"
+	"varve/archive/format"
+	"varve/rocks"
+)
+
+// rawRun is a run as it lies on disk.
+type rawRun struct {
+	value    []byte
+	day      format.Day
+	slot     uint8
+	sequence format.Sequence
+}
+
+// samples are the coded samples of one series: runs on disk in the order of their
+// keys, then what was in memory. Immutable once loaded.
+type samples struct {
+	ref    format.Ref
+	metric format.PairID
+	runs   []rawRun
+	memory []chunk.Piece
+}
+
+// pieces appends the series' pieces in arrival order, as far as the order matters.
+func (s *samples) pieces(dst []chunk.Piece, scratch []chunk.Piece) (_, _ []chunk.Piece, err error) {
+	var key []byte
+	for i := range s.runs {
+		r := &s.runs[i]
+		k := format.HotKey{Day: r.day, Slot: r.slot, Metric: s.metric, Ref: s.ref, Sequence: r.sequence}
+		key = k.Append(key[:0])
+		if _, scratch, err = chunk.ParseRun(key, r.value, scratch[:0]); err != nil {
+			return dst, scratch, fmt.Errorf("run of series %d in family hot, key %x: %w; run `varve check data`", s.ref, key, err)
+		}
+		dst = append(dst, scratch...)
+	}
+	return append(dst, s.memory...), scratch, nil
+}
+
+// loader reads the samples of a selection between two times, metric by metric and
+// slot by slot in the order of the keys.
+type loader struct {
+	v          *view
+	ctx        context.Context
+	mint, maxt int64
+	out        []samples
+	arena      []byte
+	it         *rocks.Iterator
+	steps      int
+}
+
+// arenaBytes is the size of the pieces of memory that runs are copied to.
+const arenaBytes = 256 << 10
+
+// load returns the samples of the selection's series, in its order.
+func (v *view) load(ctx context.Context, sel *selection, mint, maxt int64) ([]samples, error) {
+	l := loader{v: v, ctx: ctx, mint: mint, maxt: maxt, out: make([]samples, len(sel.refs))}
+	metrics, err := l.byMetric(sel)
+	if err != nil {
+		return nil, err
+	}
+	// The iterator comes first: what leaves memory between the two reads is then found
+	// in memory, since the view's snapshot is older still.
+	l.it = v.a.db.NewIterator(family(format.FamilyHot), rocks.IterOptions{
+		Snapshot: v.snap, Lower: format.AppendDayPrefix(nil, format.DayOf(mint)),
+		Upper: format.AppendDayPrefix(nil, format.DayOf(maxt)+1), ReadaheadBytes: 256 << 10,
+	})
+	defer l.it.Close()
+	for metric, at := range metrics {
+		if err := l.metric(metric, at); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.it.Err(); err != nil {
+		return nil, fmt.Errorf("read runs: %w", err)
+	}
+	return l.out, l.memory()
+}
+
+// byMetric sorts the places of the series by metric and, within, by ref.
+func (l *loader) byMetric(sel *selection) (map[format.PairID][]int32, error) {
+	metrics := map[format.PairID][]int32{}
+	lastName, id := "", format.PairID(0)
+	known := false
+	for i, ls := range sel.labels {
+		name := ls.Get(labels.MetricName)
+		if !known || name != lastName {
+			lastName, known, id = name, true, 0
+			if name != "" {
+				var err error
+				if id, err = l.v.a.cat.findPair(labels.MetricName, name); err != nil {
+					return nil, err
+				}
+			}
+		}
+		l.out[i].ref, l.out[i].metric = sel.refs[i], id
+		metrics[id] = append(metrics[id], int32(i))
+	}
+	for _, at := range metrics {
+		slices.SortFunc(at, func(x, y int32) int {
+			if l.out[x].ref < l.out[y].ref {
+				return -1
+			}
+			return 1
+		})
+	}
+	return metrics, nil
+}
+
+// nearMax is how many runs of other series are stepped over before a seek.
+const nearMax = 6
+
+// metric reads the runs of one metric's series. at are their places in out, by ref.
+func (l *loader) metric(metric format.PairID, at []int32) error {
+	day, slot := format.DayOf(l.mint), format.SlotOf(l.mint)
+	lastDay, lastSlot := format.DayOf(l.maxt), format.SlotOf(l.maxt)
+	for day < lastDay || day == lastDay && slot <= lastSlot {
+		key := format.HotKey{Day: day, Slot: slot, Metric: metric, Ref: l.out[at[0]].ref}
+		l.it.Seek(key.Append(nil))
+		if !l.it.Valid() {
+			return l.it.Err()
+		}
+		k, err := format.ParseHotKey(l.it.Key())
+		if err != nil {
+			return err
+		}
+		if k.Day != day || k.Slot != slot {
+			// Nothing in this slot: go on where there is something.
+			day, slot = k.Day, k.Slot
+			continue
+		}
+		if k.Metric == metric {
+			if err := l.slot(k, at); err != nil {
+				return err
+			}
+		}
+		if slot++; slot == format.SlotsPerDay {
+			day, slot = day+1, 0
+		}
+	}
+	return nil
+}
+
+// slot reads the runs of the metric's series in the slot of k, where the iterator stands.
+func (l *loader) slot(k format.HotKey, at []int32) error {
+	day, slot, metric := k.Day, k.Slot, k.Metric
+	i, near := 0, 0
+	for {
+		if l.steps++; l.steps&1023 == 0 {
+			if err := l.ctx.Err(); err != nil {
+				return err
+			}
+		}
+		for i < len(at) && l.out[at[i]].ref < k.Ref {
+			i++
+		}
+		if i == len(at) {
+			return nil
+		}
+		s := &l.out[at[i]]
+		switch {
+		case s.ref == k.Ref:
+			if err := l.add(s, k); err != nil {
+				return err
+			}
+			near = 0
+			l.it.Next()
+		case near < nearMax:
+			near++
+			l.it.Next()
+		default:
+			near = 0
+			key := format.HotKey{Day: day, Slot: slot, Metric: metric, Ref: s.ref}
+			l.it.Seek(key.Append(nil))
+		}
+		if !l.it.Valid() {
+			return l.it.Err()
+		}
+		var err error
+		if k, err = format.ParseHotKey(l.it.Key()); err != nil {
+			return err
+		}
+		if k.Day != day || k.Slot != slot || k.Metric != metric {
+			return nil
+		}
+	}
+}
+
+func (l *loader) add(s *samples, k format.HotKey) error {
+	value := l.it.Value()
+	if err := l.v.take(len(value)); err != nil {
+		return err
+	}
+	if len(l.arena)+len(value) > cap(l.arena) {
+		l.arena = make([]byte, 0, max(arenaBytes, len(value)))
+	}
+	first := len(l.arena)
+	l.arena = append(l.arena, value...)
+	s.runs = append(s.runs, rawRun{value: l.arena[first:len(l.arena):len(l.arena)], day: k.Day, slot: k.Slot, sequence: k.Sequence})
+	return nil
+}
+
+// memory adds what the open runs hold.
+func (l *loader) memory() error {
+	replayed := l.v.a.replayed.Load()
+	n := 0
+	for i := range l.out {
+		s := &l.out[i]
+		if replayed != nil {
+			s.memory = replayed.appendPieces(s.memory, s.ref)
+		}
+		s.memory = l.v.a.live.appendPieces(s.memory, s.ref)
+		for j := range s.memory {
+			n += len(s.memory[j].Data)
+		}
+	}
+	return l.v.take(n)
+}

@@ -1,0 +1,182 @@
+package archive
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"varve/archive/format"
+	"varve/arrival"
+)
+
+// metrics are the archive's counts, collected together with what it and RocksDB
+// say of themselves.
+type metrics struct {
+	a *Archive
+
+	samples, histograms, exemplars prometheus.Counter
+	rejected                       *prometheus.CounterVec
+	overwritten                    prometheus.Counter
+	commits, commitFailures        prometheus.Counter
+	commitSeconds                  prometheus.Histogram
+	commitSamples, commitBytes     prometheus.Histogram
+	runs, runSamples               prometheus.Counter
+}
+
+func newMetrics(a *Archive) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "varve", Subsystem: "archive", Name: name, Help: help})
+	}
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "varve", Subsystem: "archive", Name: name, Help: help, Buckets: buckets})
+	}
+	m := &metrics{
+		a:          a,
+		samples:    counter("samples_total", "Float samples that are durable."),
+		histograms: counter("histograms_total", "Native histogram samples that are durable."),
+		exemplars:  counter("exemplars_total", "Exemplars that are durable."),
+		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "varve", Subsystem: "archive", Name: "rejected_total", Help: "Samples and exemplars that were refused, by reason.",
+		}, []string{"reason"}),
+		overwritten:    counter("overwritten_total", "Samples that replaced another value of the same series and time while that was still in memory."),
+		commits:        counter("commits_total", "Group commits that succeeded, each with one fsync."),
+		commitFailures: counter("commit_failures_total", "Group commits that failed."),
+		commitSeconds:  histogram("commit_duration_seconds", "Time of a group commit, fsync included.", prometheus.ExponentialBuckets(0.0001, 2, 16)),
+		commitSamples:  histogram("commit_samples", "Samples in a group commit.", prometheus.ExponentialBuckets(1, 4, 12)),
+		commitBytes:    histogram("commit_bytes", "Bytes of a group commit in the write-ahead log.", prometheus.ExponentialBuckets(256, 4, 12)),
+		runs:           counter("runs_total", "Runs that were cut."),
+		runSamples:     counter("run_samples_total", "Samples in runs that were cut."),
+	}
+	for r := arrival.ReasonFuture; r < arrival.ReasonCount; r++ {
+		m.rejected.WithLabelValues(r.String())
+	}
+	return m
+}
+
+// stored counts the result of a write.
+func (m *metrics) stored(r *arrival.Result) {
+	m.samples.Add(float64(r.Samples))
+	m.histograms.Add(float64(r.Histograms))
+	m.exemplars.Add(float64(r.Exemplars))
+	for reason, n := range r.Rejected {
+		if n > 0 {
+			m.rejected.WithLabelValues(arrival.Reason(reason).String()).Add(float64(n))
+		}
+	}
+}
+
+func (m *metrics) own() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.samples, m.histograms, m.exemplars, m.rejected, m.overwritten, m.commits, m.commitFailures,
+		m.commitSeconds, m.commitSamples, m.commitBytes, m.runs, m.runSamples,
+	}
+}
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("varve_"+name, help, labels, nil)
+}
+
+var (
+	descActive      = describe("archive_active_series", "Series with a slot in memory: those that had samples in the last hour, and their neighbours.")
+	descSeries      = describe("archive_series_created", "Series made since the start.")
+	descRunBytes    = describe("archive_open_run_bytes", "Memory of open runs and of runs on their way to disk.")
+	descKeyBytes    = describe("archive_key_table_bytes", "Memory of the table of series keys.")
+	descCacheBytes  = describe("archive_cache_bytes", "Memory of a cache.", "cache")
+	descCacheLimit  = describe("archive_cache_limit_bytes", "Most memory that a cache may take.", "cache")
+	descReadOnly    = describe("archive_read_only", "1 while writes are refused, with the reason.", "reason")
+	descReaders     = describe("archive_readers", "Open queriers.")
+	descAcked       = describe("archive_acknowledged_sequence", "Last journal record known to be durable.")
+	descJournalFrom = describe("archive_journal_first_sequence", "First journal record that a start-up would read.")
+	descStarting    = describe("archive_starting", "1 while the journal is read back.")
+	descDisk        = describe("rocksdb_family_bytes", "Bytes of table files.", "family")
+	descFiles       = describe("rocksdb_family_files", "Number of table files.", "family")
+	descMemtables   = describe("rocksdb_memtable_bytes", "Memory of memtables.")
+	descBlockCache  = describe("rocksdb_block_cache_bytes", "Memory of the block cache: used, pinned, capacity.", "kind")
+	descBackground  = describe("rocksdb_background_errors", "Background errors since the start.")
+	descStopped     = describe("rocksdb_write_stopped", "1 while RocksDB stops writes.")
+	descPending     = describe("rocksdb_pending_compaction_bytes", "Estimated bytes that compaction is behind.")
+)
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.own() {
+		c.Describe(ch)
+	}
+	for _, d := range []*prometheus.Desc{
+		descActive, descSeries, descRunBytes, descKeyBytes, descCacheBytes, descCacheLimit, descReadOnly, descReaders, descAcked,
+		descJournalFrom, descStarting, descDisk, descFiles, descMemtables, descBlockCache, descBackground, descStopped, descPending,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.own() {
+		c.Collect(ch)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	a := m.a
+	active := 0
+	a.live.each(func(p *page) {
+		p.mu.Lock()
+		active += len(p.slots)
+		p.mu.Unlock()
+	})
+	gauge(descActive, float64(active))
+	a.cat.mu.Lock()
+	created, keyBytes := a.cat.created, a.cat.keys.bytes()
+	a.cat.mu.Unlock()
+	gauge(descSeries, float64(created))
+	gauge(descKeyBytes, float64(keyBytes))
+	runBytes := a.live.bytes.Load()
+	if r := a.replayed.Load(); r != nil {
+		runBytes += r.bytes.Load()
+	}
+	gauge(descRunBytes, float64(runBytes))
+	gauge(descCacheBytes, float64(a.cat.labels.bytes()), "labels")
+	gauge(descCacheLimit, float64(a.o.LabelCacheBytes), "labels")
+	gauge(descCacheBytes, float64(a.cat.pairs.bytes()+a.cat.ids.bytes()), "symbols")
+	gauge(descCacheLimit, float64(a.o.SymbolCacheBytes), "symbols")
+	reason, _ := a.ReadOnly()
+	readOnly := 0.0
+	if reason != "" {
+		readOnly = 1
+	}
+	gauge(descReadOnly, readOnly, reason)
+	gauge(descReaders, float64(a.views.readers()))
+	a.mu.Lock()
+	durable := a.durable
+	a.mu.Unlock()
+	gauge(descAcked, float64(durable))
+	a.upkeep.mu.Lock()
+	from := a.upkeep.journalMark
+	a.upkeep.mu.Unlock()
+	gauge(descJournalFrom, float64(from))
+	starting := 0.0
+	if a.StartError() == ErrStarting {
+		starting = 1
+	}
+	gauge(descStarting, starting)
+	m.collectRocks(gauge)
+}
+
+func (m *metrics) collectRocks(gauge func(*prometheus.Desc, float64, ...string)) {
+	for f, name := range format.FamilyNames {
+		st := m.a.db.FamilyStats(family(format.Family(f)))
+		gauge(descDisk, float64(st.Bytes), name)
+		gauge(descFiles, float64(st.Files), name)
+	}
+	st := m.a.db.State()
+	gauge(descMemtables, float64(st.MemtableBytes))
+	gauge(descBlockCache, float64(st.CacheUsedBytes), "used")
+	gauge(descBlockCache, float64(st.CachePinnedBytes), "pinned")
+	gauge(descBlockCache, float64(st.CacheCapacityBytes), "capacity")
+	gauge(descBackground, float64(st.BackgroundErrors))
+	stopped := 0.0
+	if st.WriteStopped {
+		stopped = 1
+	}
+	gauge(descStopped, stopped)
+	gauge(descPending, float64(st.PendingCompactionBytes))
+}

@@ -1,0 +1,122 @@
+package archive
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"varve/archive/chunk"
+	"varve/archive/format"
+)
+
+// noSlot is the slotStart of a series whose next sample must take the careful
+// path: no time that the archive takes lies within a slot of it.
+const noSlot = -1 << 62
+
+// openRuns are the open runs of all series, in pages by ref. There are two of
+// them: one for what arrives, one for what a start-up reads back from the journal.
+type openRuns struct {
+	cat *catalogue
+
+	mu    sync.Mutex // guards the making and dropping of pages
+	pages atomic.Pointer[[]atomic.Pointer[page]]
+	// bytes is the memory of all pages, as of their last visit.
+	bytes atomic.Int64
+}
+
+func newOpenRuns(cat *catalogue) *openRuns {
+	o := &openRuns{cat: cat}
+	pages := make([]atomic.Pointer[page], 16)
+	o.pages.Store(&pages)
+	return o
+}
+
+// page returns the page of a ref, nil when it isn't in memory.
+func (o *openRuns) page(ref format.Ref) *page {
+	pages := *o.pages.Load()
+	if i := int(ref >> pageBits); i < len(pages) {
+		return pages[i].Load()
+	}
+	return nil
+}
+
+// ensure brings the page of a ref to memory and makes the ref's slot usable.
+// It reads the catalogue, so it is called without the archive's lock.
+func (o *openRuns) ensure(ref format.Ref) (*page, error) {
+	p := o.page(ref)
+	if p == nil {
+		var err error
+		if p, err = o.load(ref); err != nil {
+			return nil, err
+		}
+	}
+	if p.exists(ref) {
+		return p, nil
+	}
+	rec, err := o.cat.record(ref)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	p.add(ref, rec.Metric)
+	p.mu.Unlock()
+	return p, nil
+}
+
+// load makes the page of a ref, with the slots of all series that exist there.
+func (o *openRuns) load(ref format.Ref) (*page, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if p := o.page(ref); p != nil {
+		return p, nil
+	}
+	i := int(ref >> pageBits)
+	p := &page{first: ref &^ (pageSize - 1)}
+	err := o.cat.records(p.first, p.first+pageSize, func(ref format.Ref, rec *format.Series) error {
+		p.add(ref, rec.Metric)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load page of series %d: %w", ref, err)
+	}
+	pages := *o.pages.Load()
+	if i >= len(pages) {
+		grown := make([]atomic.Pointer[page], max(i+1, 2*len(pages)))
+		for j := range pages {
+			grown[j].Store(pages[j].Load())
+		}
+		pages = grown
+		o.pages.Store(&pages)
+	}
+	pages[i].Store(p)
+	return p, nil
+}
+
+// each calls f for every page in memory, in the order of refs.
+func (o *openRuns) each(f func(*page)) {
+	pages := *o.pages.Load()
+	for i := range pages {
+		if p := pages[i].Load(); p != nil {
+			f(p)
+		}
+	}
+}
+
+// drop takes a page out of memory. The caller has seen that it holds nothing.
+func (o *openRuns) drop(p *page) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	pages := *o.pages.Load()
+	pages[p.first>>pageBits].CompareAndSwap(p, nil)
+}
+
+// appendPieces appends a series' samples in memory to dst, in arrival order.
+func (o *openRuns) appendPieces(dst []chunk.Piece, ref format.Ref) []chunk.Piece {
+	p := o.page(ref)
+	if p == nil {
+		return dst
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.appendPieces(dst, uint8(ref-p.first))
+}

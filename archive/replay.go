@@ -1,0 +1,268 @@
+package archive
+
+import (
+	"errors"
+	"fmt"
+
+	"varve/archive/chunk"
+	"varve/archive/format"
+	"varve/arrival"
+	"varve/rocks"
+)
+
+// replay reads the journal back: what lies behind the lower of the two watermarks
+// goes to runs and index again. It has open runs of its own, which are cut to disk
+// at the end, so that senders need not wait: what arrives meanwhile has higher
+// sequences and wins. last is the last record that the start-up found.
+func (a *Archive) replay(last format.Sequence) {
+	began := a.o.Now()
+	r := replayer{a: a, runs: a.replayed.Load(), last: last, next: last + 1}
+	err := r.run()
+	if errors.Is(err, errShutdown) {
+		err = fmt.Errorf("%w while the journal was read back", errShutdown)
+	}
+	if err != nil {
+		err = fmt.Errorf("read the journal back: %w", err)
+	} else {
+		a.upkeep.replayed.Store(true)
+		if a.o.Events.Recovered != nil {
+			a.o.Events.Recovered(r.records, r.samples, a.o.Now().Sub(began))
+		}
+	}
+	a.startErr = err
+	close(a.started)
+	if err != nil && a.o.Events.Damaged != nil && !errors.Is(err, errShutdown) {
+		a.o.Events.Damaged(err)
+	}
+}
+
+type replayer struct {
+	a       *Archive
+	runs    *openRuns
+	last    format.Sequence
+	next    format.Sequence // sequence of the next commit of runs
+	segment uint32
+	records int
+	samples int
+	journal format.Journal
+}
+
+func (r *replayer) run() error {
+	if err := r.a.preload(); err != nil {
+		return err
+	}
+	cut, _, err := r.a.meta(format.MetaCut)
+	if err != nil {
+		return err
+	}
+	index, _, err := r.a.meta(format.MetaIndex)
+	if err != nil {
+		return err
+	}
+	from, _, err := r.a.meta(format.MetaJournal)
+	if err != nil {
+		return err
+	}
+	need := format.Sequence(min(cut, index))
+	it := r.a.db.NewIterator(family(format.FamilyJournal), rocks.IterOptions{
+		Lower: format.AppendUint64(nil, from), Upper: format.AppendUint64(nil, uint64(r.last)+1), NoFillCache: true, ReadaheadBytes: 2 << 20,
+	})
+	defer it.Close()
+	for it.SeekToFirst(); it.Valid(); it.Next() {
+		seq, err := format.ParseUint64(it.Key())
+		if err != nil {
+			return err
+		}
+		if err := r.record(format.Sequence(seq), it.Value(), need); err != nil {
+			return err
+		}
+		if r.runs.bytes.Load() > r.a.o.RunBytesMax/2 {
+			if err := r.cut(); err != nil {
+				return err
+			}
+		}
+		if r.a.closing.Load() {
+			return errShutdown
+		}
+	}
+	if err := it.Err(); err != nil {
+		return err
+	}
+	return r.cut()
+}
+
+// record reads one record. Records before need are read only because later values lean on them.
+func (r *replayer) record(seq format.Sequence, value []byte, need format.Sequence) error {
+	j := &r.journal
+	if err := j.Open(seq, value); err != nil {
+		return err
+	}
+	if j.Segment {
+		r.segment++
+	}
+	if r.segment == 0 {
+		if seq >= need {
+			return fmt.Errorf("%w: journal begins with record %d inside a segment", ErrCorrupt, seq)
+		}
+		return nil
+	}
+	r.records++
+	for {
+		kind, ok, err := j.Next()
+		if err != nil {
+			return fmt.Errorf("journal record %d: %w", seq, err)
+		}
+		if !ok {
+			return nil
+		}
+		if err := r.section(kind, seq, seq >= need); err != nil {
+			return fmt.Errorf("journal record %d: %w", seq, err)
+		}
+	}
+}
+
+func (r *replayer) section(kind format.SectionKind, seq format.Sequence, wanted bool) error {
+	j := &r.journal
+	switch kind {
+	case format.SectionFloats, format.SectionFloatsWithStart:
+		return r.floats(&j.Floats, seq, wanted)
+	case format.SectionHistogram, format.SectionFloatHistogram:
+		if !wanted {
+			return nil
+		}
+		if _, err := r.runs.ensure(j.Ref); err != nil {
+			return err
+		}
+		r.samples++
+		w := r.writer(seq)
+		err := w.putHistogram(j.Ref, &arrival.Histogram{TimeMillis: j.TimeMillis, StartMillis: j.Start, Int: j.Int, Float: j.Float})
+		w.done()
+		return err
+	}
+	// Exemplars and metadata went to their families with the record itself.
+	return nil
+}
+
+func (r *replayer) writer(seq format.Sequence) runWriter {
+	return runWriter{a: r.a, runs: r.runs, segment: r.segment, sequence: seq, now: r.a.o.Now().UnixMilli()}
+}
+
+func (r *replayer) floats(f *format.Floats, seq format.Sequence, wanted bool) error {
+	var known *page
+	for _, ref := range f.Refs {
+		if known != nil && ref-known.first < pageSize && known.exists(ref) {
+			continue
+		}
+		p, err := r.runs.ensure(ref)
+		if err != nil {
+			return err
+		}
+		known = p
+	}
+	w := r.writer(seq)
+	defer w.done()
+	for i, ref := range f.Refs {
+		s := w.series(ref)
+		v := f.XORs[i] ^ s.last
+		s.last = v
+		if !wanted {
+			continue
+		}
+		r.samples++
+		if len(f.Starts) > 0 && f.Starts[i] != 0 {
+			w.putStarted(s, ref, f.Times[i], f.Starts[i], v)
+			continue
+		}
+		w.put(s, ref, f.Times[i], v)
+	}
+	return nil
+}
+
+// cutPagesPerCommit bounds a commit of replayed runs: 64 pages are up to 16,384 series.
+const cutPagesPerCommit = 64
+
+// cut brings all replayed runs to disk.
+func (r *replayer) cut() error {
+	var pages []*page
+	r.runs.each(func(p *page) { pages = append(pages, p) })
+	for len(pages) > 0 {
+		n := min(len(pages), cutPagesPerCommit)
+		if r.next > r.last+replaySequences-1 {
+			return fmt.Errorf("the journal is too long to be read back in %d commits", replaySequences)
+		}
+		r.a.mu.Lock()
+		g := r.a.group
+		for _, p := range pages[:n] {
+			r.a.cutPage(r.runs, p, g, r.next)
+		}
+		r.next++
+		if err := r.a.join(g); err != nil {
+			return err
+		}
+		pages = pages[n:]
+	}
+	return nil
+}
+
+// preload brings the keys of the series that were active on the last two days to
+// the table, so that the first requests after a start find them there.
+func (a *Archive) preload() error {
+	today := format.DayOf(format.ClampTime(a.o.Now().UnixMilli()))
+	refs, err := a.index.active(nil, today-1, today+1)
+	if err != nil {
+		return err
+	}
+	it := refs.ManyIterator()
+	buf := make([]uint32, 2048)
+	var wire []byte
+	for {
+		n := it.NextMany(buf)
+		if n == 0 || a.closing.Load() {
+			return nil
+		}
+		batch := make([]format.Ref, n)
+		for i, ref := range buf[:n] {
+			batch[i] = format.Ref(ref)
+		}
+		sets, err := a.cat.labelsOf(batch)
+		if err != nil {
+			return err
+		}
+		a.cat.mu.Lock()
+		for i, ls := range sets {
+			wire = appendWire(wire[:0], ls)
+			if k := a.cat.seed.Hash(wire); a.cat.keys.get(k) == 0 {
+				a.cat.keys.put(k, batch[i])
+			}
+		}
+		a.cat.mu.Unlock()
+	}
+}
+
+// cutPage cuts all open runs of a page into the group, under keys with the sequence.
+// Called with the archive's lock held.
+func (a *Archive) cutPage(runs *openRuns, p *page, g *group, seq format.Sequence) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.bytes()
+	first := p.since
+	cut, samples := 0, 0
+	m := p.cut(func(slot uint8, s *openSeries, slotStart int64, pieces []chunk.Piece) {
+		day := format.DayOf(slotStart)
+		key := format.HotKey{Day: day, Slot: format.SlotOf(slotStart), Metric: s.metric, Ref: p.first + format.Ref(slot), Sequence: seq}
+		a.upkeep.key = key.Append(a.upkeep.key[:0])
+		a.upkeep.value = chunk.AppendRun(a.upkeep.value[:0], a.upkeep.key, uint64(first), pieces)
+		g.batch.Put(family(format.FamilyHot), a.upkeep.key, a.upkeep.value)
+		cut++
+		for i := range pieces {
+			samples += pieces[i].Samples
+		}
+	})
+	if m == nil {
+		return
+	}
+	g.moved = append(g.moved, movedPage{page: p, runs: m})
+	runs.bytes.Add(int64(p.bytes() - before))
+	a.m.runs.Add(float64(cut))
+	a.m.runSamples.Add(float64(samples))
+}

@@ -1,0 +1,237 @@
+// Package remotewrite receives Prometheus remote write 1.0 and 2.0 over HTTP.
+//
+// Handler is one endpoint for both: the headers say which message the body holds.
+// It answers as the protocols ask where they ask, and otherwise so that no sender
+// loses data or repeats bad data for ever:
+//
+//   - 204 when everything is on disk.
+//   - 400 when the body is malformed, with nothing written, or when a part of it was
+//     refused: then the rest is on disk, and the text says how much was refused and
+//     why. Senders never repeat a 400.
+//   - 405, 413 and 415 for the wrong method, too much, and a content type or encoding
+//     that nobody here reads. 405 and 415 are decided before the body is read.
+//   - 503 with Retry-After for everything that is not the sender's fault. Senders
+//     repeat it until it works, so bad data must never get one.
+//
+// The decoder is the package's own. It fills an arrival.Batch straight from the
+// body and allocates nothing for a float sample of a known series; request.go
+// tells the steps. Bodies, decoded forms and the structures that small messages
+// expand to are all taken from one budget before they are allocated.
+//
+// A Handler is safe for use by several goroutines. It does not authenticate, sets no
+// timeouts (the http.Server does) and does not judge timestamps (the archive does).
+package remotewrite
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"varve/arrival"
+	"varve/ingest"
+)
+
+// Handler is the remote write endpoint.
+type Handler struct {
+	requests pool
+	meters   [versionCount]*ingest.Meter
+	logger   *slog.Logger
+	now      func() time.Time
+	// nextLogNanos is when the next refusal or failure may be logged: a sender with
+	// bad data repeats it with every request.
+	nextLogNanos [2]atomic.Int64
+}
+
+// New returns a handler that writes to sink. now is the clock of durations and of
+// the rate of log lines.
+func New(sink ingest.Sink, limits ingest.Limits, metrics *ingest.Metrics, logger *slog.Logger, now func() time.Time) *Handler {
+	h := &Handler{logger: logger, now: now}
+	h.requests.limits, h.requests.sink = limits.WithDefaults(), sink
+	for p := range versionCount {
+		h.meters[p] = metrics.Meter(p.String())
+	}
+	return h
+}
+
+// answer is what a request gets.
+type answer struct {
+	code       int
+	text       string
+	retryAfter time.Duration
+	result     arrival.Result
+	// received and decoded are the sizes of the body.
+	received, decoded int
+}
+
+// ServeHTTP handles one write request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := h.now()
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "only POST is allowed", http.StatusMethodNotAllowed)
+		return
+	}
+	proto, ok := negotiate(r.Header)
+	var a answer
+	if ok {
+		a = h.handle(r, proto)
+	} else {
+		a = answer{
+			code: http.StatusUnsupportedMediaType,
+			text: "want Content-Type " + mediaType + ", with proto=" + message1 + " or proto=" + message2 + ", and Content-Encoding snappy",
+		}
+	}
+	if proto == version2 {
+		writtenHeaders(w.Header(), &a.result)
+	}
+	h.log(r, proto, &a)
+	switch {
+	case a.code == http.StatusNoContent:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		if a.code == http.StatusServiceUnavailable {
+			w.Header().Set("Retry-After", strconv.Itoa(retrySeconds(a.retryAfter)))
+		}
+		http.Error(w, cut(a.text, h.requests.limits.ErrorBytesMax), a.code)
+	}
+	h.meters[proto].Answered(a.code, h.now().Sub(start), a.received, a.decoded, &a.result)
+}
+
+// handle reads, decodes and writes one request.
+func (h *Handler) handle(r *http.Request, proto protocol) (a answer) {
+	q := h.requests.get(proto)
+	meter := h.meters[proto]
+	var held int64
+	// There is no recover: after a panic the request's memory is in an unknown state
+	// and must not be used again, but its share of the budget must come back.
+	returned := false
+	defer func() {
+		meter.Held(-held)
+		if !returned {
+			h.requests.limits.InFlight.Release(q.held)
+		}
+	}()
+	err := q.read(r)
+	if err == nil {
+		err = q.decompress()
+	}
+	held = q.held
+	meter.Held(held)
+	if err == nil {
+		a, err = q.write(r.Context())
+	}
+	if err != nil {
+		a = answerTo(err)
+	}
+	a.received, a.decoded = q.received, len(q.body)
+	returned = true
+	h.requests.put(q)
+	return a
+}
+
+// write decodes the body and hands it to the sink.
+func (q *request) write(ctx context.Context) (a answer, err error) {
+	if err := q.decode(ctx); err != nil {
+		return answer{}, err
+	}
+	if q.writable() {
+		if a.result, err = q.sink.Write(ctx, &q.batch); err != nil {
+			return answer{}, err
+		}
+	}
+	a.result.Rejected.Add(&q.report.rejected)
+	a.code = http.StatusNoContent
+	if a.result.Rejected.Total() > 0 {
+		a.code = http.StatusBadRequest
+		a.text = q.report.text(&a.result.Rejected, q.limits.ErrorBytesMax)
+	}
+	return a, nil
+}
+
+// writable says whether there is anything to write: a request of which everything
+// was refused needs no sync.
+func (q *request) writable() bool {
+	if len(q.batch.Metadata) > 0 {
+		return true
+	}
+	for i := range q.batch.Rows {
+		if q.batch.Rows[i].Ref != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// defaultRetryAfter is the wait after trouble that says nothing about its length.
+const defaultRetryAfter = 5 * time.Second
+
+// answerTo says what a sender is told about an error. Whatever is not known to be
+// the sender's fault is ours.
+func answerTo(err error) answer {
+	var unavailable *arrival.Unavailable
+	switch {
+	case errors.Is(err, errTooBig):
+		return answer{code: http.StatusRequestEntityTooLarge, text: err.Error()}
+	case errors.Is(err, errMalformed), errors.Is(err, errGuess), errors.Is(err, errCorrupt):
+		return answer{code: http.StatusBadRequest, text: err.Error() + "; nothing is written"}
+	case errors.Is(err, errOverload):
+		return answer{code: http.StatusServiceUnavailable, text: err.Error(), retryAfter: time.Second}
+	case errors.As(err, &unavailable):
+		return answer{code: http.StatusServiceUnavailable, text: err.Error(), retryAfter: unavailable.RetryAfter}
+	}
+	return answer{code: http.StatusServiceUnavailable, text: err.Error(), retryAfter: defaultRetryAfter}
+}
+
+// The headers in which 2.0 says what was written, in their canonical form.
+const (
+	headerSamples    = "X-Prometheus-Remote-Write-Samples-Written"
+	headerHistograms = "X-Prometheus-Remote-Write-Histograms-Written"
+	headerExemplars  = "X-Prometheus-Remote-Write-Exemplars-Written"
+)
+
+func writtenHeaders(h http.Header, result *arrival.Result) {
+	values := []string{strconv.Itoa(result.Samples), strconv.Itoa(result.Histograms), strconv.Itoa(result.Exemplars)}
+	h[headerSamples], h[headerHistograms], h[headerExemplars] = values[0:1:1], values[1:2:2], values[2:3:3]
+}
+
+// retrySeconds rounds up to whole seconds, at least one: a sender without a wait
+// would be back at once.
+func retrySeconds(d time.Duration) int {
+	return max(1, int(math.Ceil(d.Seconds())))
+}
+
+func cut(text string, bytesMax int) string {
+	if len(text) <= bytesMax {
+		return text
+	}
+	return text[:bytesMax]
+}
+
+// logEvery is the least time between two log lines about refusals, and between two
+// about failures.
+const logEvery = 10 * time.Second
+
+// log writes a line about an answer that is not a success, unless there was one not
+// long ago: the metrics count them all.
+func (h *Handler) log(r *http.Request, proto protocol, a *answer) {
+	if a.code == http.StatusNoContent {
+		return
+	}
+	level, class := slog.LevelWarn, 0
+	if a.code == http.StatusServiceUnavailable {
+		level, class = slog.LevelError, 1
+	}
+	now := h.now().UnixNano()
+	next := h.nextLogNanos[class].Load()
+	if now < next || !h.nextLogNanos[class].CompareAndSwap(next, now+int64(logEvery)) {
+		return
+	}
+	h.logger.Log(r.Context(), level, "remote write request not accepted in full",
+		"protocol", proto.String(), "code", a.code, "remote", r.RemoteAddr, "sender", strconv.QuoteToASCII(cut(r.UserAgent(), 64)),
+		"version", strconv.QuoteToASCII(cut(r.Header.Get("X-Prometheus-Remote-Write-Version"), 16)), "reason", a.text)
+}

@@ -1,0 +1,160 @@
+// Package testkit opens archives for tests.
+//
+// An archive from here lives in a folder of the test, and when the test ends it is
+// closed, checked against itself and reopened no more; C objects of RocksDB that
+// were not given back fail the test. Storage makes it an upstream storage.Storage, so
+// that the PromQL acceptance scripts and anything else that appends the upstream way
+// run on it, with every sample forced through the stage that the test names.
+//
+// Only tests import this package.
+package testkit
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/prometheus/prometheus/storage"
+	"github.com/stretchr/testify/require"
+
+	"varve/archive"
+	"varve/ingest"
+)
+
+// Options are archive.Options that suit a test: little memory, no floor on the
+// disk, maintenance by hand.
+func Options() archive.Options {
+	return archive.Options{
+		MemoryBytes: 32 << 20, DiskFloorBytes: 1, DiskFloorShare: 1e-9, ReserveBytes: 1 << 20, Manual: true,
+	}
+}
+
+// Open opens an archive in dir and waits until its journal is read back. It is
+// closed when the test ends, unless the test has closed it.
+func Open(t testing.TB, dir string, o archive.Options) *archive.Archive {
+	t.Helper()
+	a, err := archive.Open(dir, o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, a.Close()) })
+	<-a.Started()
+	require.NoError(t, a.StartError())
+	return a
+}
+
+// MemoryDir returns a folder for the test on a file system in memory where there
+// is one: for tests that open many archives and are not about the disk.
+func MemoryDir(t testing.TB) string {
+	const shm = "/dev/shm"
+	if st, err := os.Stat(shm); err != nil || !st.IsDir() {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp(shm, "varve-test-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
+// Stage is where a sample has to be before it is read.
+type Stage int
+
+// The stages, each a way that a sample may take to its reader.
+const (
+	Memory  Stage = iota // open runs
+	Runs                 // runs on disk, index on disk
+	Replay               // closed and read back from the journal
+	Replays              // read back from the journal, then cut to runs
+)
+
+// Stages lists all stages with their names.
+var Stages = map[string]Stage{"memory": Memory, "runs": Runs, "replay": Replay, "replay-runs": Replays}
+
+// Storage is an archive as upstream's storage.Storage.
+type Storage struct {
+	t     testing.TB
+	dir   string
+	o     archive.Options
+	stage Stage
+
+	mu    sync.Mutex
+	a     *archive.Archive
+	in    *ingest.Appendable
+	dirty bool
+}
+
+// NewStorage opens an empty archive whose samples take the stage before they are read.
+func NewStorage(t testing.TB, stage Stage) *Storage {
+	o := Options()
+	// Scripts write at any time: nothing is too far ahead.
+	o.FutureMax = 1 << 62
+	s := &Storage{t: t, dir: MemoryDir(t), o: o, stage: stage}
+	s.open()
+	return s
+}
+
+func (s *Storage) open() {
+	a, err := archive.Open(s.dir, s.o)
+	require.NoError(s.t, err)
+	<-a.Started()
+	require.NoError(s.t, a.StartError())
+	s.a = a
+	s.in = ingest.NewAppendable(a, ingest.Limits{}, ingest.NewMetrics(nil), "test")
+}
+
+// Archive returns the archive as it stands, after what was written took its stage.
+func (s *Storage) Archive() *archive.Archive {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.dirty {
+		return s.a
+	}
+	s.dirty = false
+	if s.stage == Replay || s.stage == Replays {
+		require.NoError(s.t, s.a.Close())
+		s.open()
+	}
+	if s.stage == Runs || s.stage == Replays {
+		require.NoError(s.t, s.a.Maintain(true))
+	}
+	return s.a
+}
+
+// AppenderV2 implements storage.AppendableV2.
+func (s *Storage) AppenderV2(ctx context.Context) storage.AppenderV2 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dirty = true
+	return s.in.AppenderV2(ctx)
+}
+
+// Appender implements storage.Appendable.
+func (s *Storage) Appender(ctx context.Context) storage.Appender {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dirty = true
+	return s.in.Appender(ctx)
+}
+
+// Querier implements storage.Queryable.
+func (s *Storage) Querier(mint, maxt int64) (storage.Querier, error) {
+	return s.Archive().Querier(mint, maxt)
+}
+
+// ChunkQuerier implements storage.ChunkQueryable.
+func (s *Storage) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
+	return s.Archive().ChunkQuerier(mint, maxt)
+}
+
+// ExemplarQuerier implements storage.ExemplarQueryable.
+func (s *Storage) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, error) {
+	return s.Archive().ExemplarQuerier(ctx)
+}
+
+// StartTime implements storage.Storage.
+func (*Storage) StartTime() (int64, error) { return 0, nil }
+
+// Close implements storage.Storage.
+func (s *Storage) Close() error { return s.a.Close() }
+
+var _ storage.Storage = (*Storage)(nil)
+
