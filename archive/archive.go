@@ -321,6 +321,15 @@ func (a *Archive) load() (last format.Sequence, err error) {
 		return 0, fmt.Errorf("%w: record %d was acknowledged, the last one here is %d: the write-ahead log in %q was cut short; "+
 			"restore its files or a snapshot, or remove the file %q to accept the loss", ErrCorrupt, a.ack.sequence, last, databaseDir, ackName)
 	}
+	// The watermarks may be ahead of the last record, because a commit without
+	// arrivals has a sequence too. What arrives next must lie behind them.
+	for _, name := range []string{format.MetaCut, format.MetaIndex} {
+		mark, _, err := a.meta(name)
+		if err != nil {
+			return 0, err
+		}
+		last = max(last, format.Sequence(mark))
+	}
 	return last, a.metadata.load()
 }
 

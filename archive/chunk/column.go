@@ -29,13 +29,13 @@ type Column struct {
 	histograms histograms
 
 	// What follows is memory and readers kept for the next Decode.
-	starts     []int64
-	kinds      []chunkenc.ValueType
-	unmerged   strips
-	readers    [chunkenc.EncFloatHistogramST + 1]chunkReader
-	intScratch histogram.Histogram
-	fltScratch histogram.FloatHistogram
-	bits       []uint64
+	starts       []int64
+	kinds        []chunkenc.ValueType
+	unmerged     strips
+	readers      [chunkenc.EncFloatHistogramST + 1]chunkReader
+	intScratch   histogram.Histogram
+	floatScratch histogram.FloatHistogram
+	bits         []uint64
 }
 
 // chunkReader keeps upstream's objects of one encoding for the next chunk.
@@ -154,14 +154,14 @@ func (c *Column) decodeMerged(pieces []Piece, mint, maxt int64) error {
 	u := &c.unmerged
 	u.reset()
 	// Of the pieces that end before mint only the last sample of all matters.
-	before := strip{arrival: -1}
+	before := predecessor{arrival: -1}
 	for i := range pieces {
 		p := &pieces[i]
 		if p.within(mint, maxt) {
 			u.hasStarts = u.hasStarts || p.hasStarts()
 			u.hasKinds = u.hasKinds || p.isHistogram()
-		} else if p.MaxMillis < mint && (before.arrival < 0 || p.MaxMillis >= before.last) {
-			before = strip{arrival: i, last: p.MaxMillis}
+		} else if p.MaxMillis < mint && (before.arrival < 0 || p.MaxMillis >= before.time) {
+			before = predecessor{arrival: i, time: p.MaxMillis}
 		}
 	}
 	for i := range pieces {
@@ -256,19 +256,14 @@ func (c *Column) decodeHistograms(p *Piece) error {
 	if isFloat {
 		kind = chunkenc.ValFloatHistogram
 	}
+	c.histograms.begin()
 	for it.Next() != chunkenc.ValNone {
 		var row int32
 		if isFloat {
-			_, h := it.AtFloatHistogram(&c.fltScratch)
-			if len(c.histograms.records) == first {
-				c.histograms.addLayout(bucketLayout{h.Schema, h.ZeroThreshold, h.PositiveSpans, h.NegativeSpans}, h.CustomValues)
-			}
+			_, h := it.AtFloatHistogram(&c.floatScratch)
 			row = c.histograms.addFloat(h)
 		} else {
 			_, h := it.AtHistogram(&c.intScratch)
-			if len(c.histograms.records) == first {
-				c.histograms.addLayout(bucketLayout{h.Schema, h.ZeroThreshold, h.PositiveSpans, h.NegativeSpans}, h.CustomValues)
-			}
 			row = c.histograms.addInt(h)
 		}
 		u.times = append(u.times, it.AtT())
@@ -296,10 +291,15 @@ func (p *Piece) resets() bool {
 	return chunkenc.CounterResetHeader(header&chunkenc.CounterResetHeaderMask) == chunkenc.CounterReset
 }
 
+// predecessor is the last sample of the pieces that end before a Decode's mint.
+type predecessor struct {
+	arrival int // index of its piece, -1 if there is none
+	time    int64
+}
+
 // settleHints makes the hint of each histogram unknown whose predecessor in the
-// merged order isn't its predecessor in its chunk. before is the last sample of the
-// pieces that end before mint; it has arrival -1 if there is none.
-func (c *Column) settleHints(before strip, mint int64) {
+// merged order isn't its predecessor in its chunk.
+func (c *Column) settleHints(before predecessor, mint int64) {
 	u := &c.unmerged
 	for i, segment := range u.segments {
 		if u.kinds[segment.begin] == chunkenc.ValFloat {
@@ -316,7 +316,7 @@ func (c *Column) settleHints(before strip, mint int64) {
 			continue
 		}
 		own := u.times[at-1]
-		if before.last > own || before.last == own && before.arrival > u.strips[segment.strip].arrival {
+		if before.time > own || before.time == own && before.arrival > u.strips[segment.strip].arrival {
 			c.unsettle(at, false)
 		}
 	}

@@ -308,3 +308,42 @@ func TestChunksKeepAResetThatWasSaid(t *testing.T) {
 	grow(2000, 2, histogram.UnknownCounterReset)
 	require.Equal(t, []chunkenc.CounterResetHeader{chunkenc.UnknownCounterReset}, headers(b.Pieces(pieces)))
 }
+
+// TestNoAllocations shows that reading floats takes no memory once the buffers have
+// grown, late samples and thinning included.
+func TestNoAllocations(t *testing.T) {
+	times, values := make([]int64, 240), make([]uint64, 240)
+	for i := range times {
+		times[i], values[i] = int64(i)*15000, math.Float64bits(float64(i*i))
+	}
+	key := []byte("key")
+	run := chunk.AppendRun(nil, key, 1, []chunk.Piece{floatPiece(times[:120], values[:120]), floatPiece(times[120:], values[120:])})
+	late := floatPiece([]int64{777, 778}, []uint64{1, 2})
+	var c chunk.Column
+	var it chunk.Iterator
+	var pieces []chunk.Piece
+	var buf []byte
+	f := func(name string, read func()) {
+		read()
+		require.Zero(t, testing.AllocsPerRun(10, read), name)
+	}
+	f("append", func() { buf = chunk.AppendXOR(buf[:0], times, values) })
+	f("in order", func() {
+		_, pieces, _ = chunk.ParseRun(key, run, pieces)
+		if c.Decode(pieces, 20000, math.MaxInt64) != nil || len(c.Times) != 238 {
+			panic("decode")
+		}
+		c.Thin(0, math.MaxInt64, 60000, 300000)
+		it.Reset(&c)
+		for it.Seek(30000); it.Next() != chunkenc.ValNone; {
+			it.At()
+		}
+	})
+	f("with late samples", func() {
+		_, pieces, _ = chunk.ParseRun(key, run, pieces)
+		pieces = append(pieces, late)
+		if c.Decode(pieces, math.MinInt64, math.MaxInt64) != nil || len(c.Times) != 242 {
+			panic("decode")
+		}
+	})
+}

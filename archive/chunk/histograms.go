@@ -18,6 +18,8 @@ type histograms struct {
 	layouts []histogramLayout
 	ints    []int64
 	floats  []float64
+	// hasLayout tells that the last of the layouts is that of the chunk being read.
+	hasLayout bool
 }
 
 // histogramRecord is one histogram sample.
@@ -56,8 +58,16 @@ func (s *histograms) bytes() int {
 
 const histogramRecordBytes = 48
 
-// addLayout keeps a copy of a chunk's layout for the records that follow.
+// begin tells that the records to come are those of another chunk.
+func (s *histograms) begin() { s.hasLayout = false }
+
+// addLayout keeps a copy of the layout unless the chunk's is known. A stale marker has
+// none, so it is the first other sample that brings it.
 func (s *histograms) addLayout(l bucketLayout, customValues []float64) {
+	if s.hasLayout {
+		return
+	}
+	s.hasLayout = true
 	l.positive, l.negative = slices.Clone(l.positive), slices.Clone(l.negative)
 	s.layouts = append(s.layouts, histogramLayout{
 		bucketLayout: l, customValues: customValues,
@@ -65,27 +75,30 @@ func (s *histograms) addLayout(l bucketLayout, customValues []float64) {
 	})
 }
 
-// addInt keeps an integer histogram of the last layout and returns its record's index.
+// addInt keeps an integer histogram and returns its record's index.
 func (s *histograms) addInt(h *histogram.Histogram) int32 {
-	s.records = append(s.records, histogramRecord{
-		count: h.Count, zeroCount: h.ZeroCount, sum: h.Sum,
-		buckets: len(s.ints), layout: int32(len(s.layouts) - 1), hint: h.CounterResetHint,
-	})
+	r := histogramRecord{count: h.Count, zeroCount: h.ZeroCount, sum: h.Sum, buckets: len(s.ints), hint: h.CounterResetHint}
 	if !value.IsStaleNaN(h.Sum) {
+		s.addLayout(bucketLayout{h.Schema, h.ZeroThreshold, h.PositiveSpans, h.NegativeSpans}, h.CustomValues)
+		r.layout = int32(len(s.layouts) - 1)
 		s.ints = append(append(s.ints, h.PositiveBuckets...), h.NegativeBuckets...)
 	}
+	s.records = append(s.records, r)
 	return int32(len(s.records) - 1)
 }
 
-// addFloat keeps a float histogram of the last layout and returns its record's index.
+// addFloat keeps a float histogram and returns its record's index.
 func (s *histograms) addFloat(h *histogram.FloatHistogram) int32 {
-	s.records = append(s.records, histogramRecord{
+	r := histogramRecord{
 		count: math.Float64bits(h.Count), zeroCount: math.Float64bits(h.ZeroCount), sum: h.Sum,
-		buckets: len(s.floats), layout: int32(len(s.layouts) - 1), hint: h.CounterResetHint,
-	})
+		buckets: len(s.floats), hint: h.CounterResetHint,
+	}
 	if !value.IsStaleNaN(h.Sum) {
+		s.addLayout(bucketLayout{h.Schema, h.ZeroThreshold, h.PositiveSpans, h.NegativeSpans}, h.CustomValues)
+		r.layout = int32(len(s.layouts) - 1)
 		s.floats = append(append(s.floats, h.PositiveBuckets...), h.NegativeBuckets...)
 	}
+	s.records = append(s.records, r)
 	return int32(len(s.records) - 1)
 }
 

@@ -21,6 +21,7 @@ type unixMillis = int64
 type Iterator struct {
 	times  []int64
 	values []float64
+	starts []int64
 	kinds  []chunkenc.ValueType
 	i      int
 	column *Column
@@ -29,7 +30,7 @@ type Iterator struct {
 
 // Reset puts the iterator before the first sample of the column.
 func (it *Iterator) Reset(c *Column) {
-	*it = Iterator{times: c.Times, values: c.Values, kinds: c.Kinds, i: -1, column: c}
+	*it = Iterator{times: c.Times, values: c.Values, starts: c.Starts, kinds: c.Kinds, i: -1, column: c}
 }
 
 // Fail makes the iterator an exhausted one whose Err is err.
@@ -99,10 +100,10 @@ func (it *Iterator) AtT() int64 {
 
 // AtST returns the start timestamp of the current sample, zero if it has none.
 func (it *Iterator) AtST() int64 {
-	if it.column.Starts == nil {
+	if it.starts == nil {
 		return 0
 	}
-	return it.column.Starts[it.i]
+	return it.starts[it.i]
 }
 
 // AtHistogram returns the current sample, which is an integer histogram. The

@@ -171,6 +171,12 @@ func TestRunVersion(t *testing.T) {
 	require.Equal(t, uint64(9), first)
 	require.Equal(t, want, pieces)
 	require.Equal(t, v1, chunk.AppendRun(nil, []byte("key"), 9, want))
+
+	// Upstream's numbers are on disk.
+	require.Equal(t, [...]chunkenc.Encoding{1, 2, 3, 4, 5, 6}, [...]chunkenc.Encoding{
+		chunkenc.EncXOR, chunkenc.EncHistogram, chunkenc.EncFloatHistogram,
+		chunkenc.EncXOR2, chunkenc.EncHistogramST, chunkenc.EncFloatHistogramST,
+	})
 }
 
 // FuzzRun shows that no bytes make ParseRun or Column.Decode panic or take memory out

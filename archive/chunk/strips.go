@@ -34,7 +34,6 @@ type strips struct {
 type strip struct {
 	arrival    int // index in the pieces
 	begin, end int
-	last       int64 // time of the last sample, where it was not decoded
 	histogram  bool
 }
 
@@ -60,7 +59,7 @@ func (u *strips) reset() {
 
 func (u *strips) bytes() int {
 	return 8*(cap(u.times)+cap(u.values)+cap(u.starts)) + cap(u.kinds) + 4*cap(u.rows) +
-		cap(u.strips)*40 + cap(u.segments)*24 + cap(u.heap)*32
+		cap(u.strips)*32 + cap(u.segments)*24 + cap(u.heap)*32
 }
 
 // pad brings the columns that a piece's decoder did not fill up to the length of the

@@ -3,13 +3,17 @@ package chunk
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 )
 
 // xorSampleBytesMax bounds what one sample adds to an XOR chunk: 68 bits of
 // timestamp and 77 of value.
 const xorSampleBytesMax = 19
 
-// dodRangeMax are the largest deltas of deltas that fit the 14, 17 and 20 bit
+// xorHeadBytes is what stands before the bits at most: count, time, value, delta.
+const xorHeadBytes = xorHeaderBytes + binary.MaxVarintLen64 + 8 + binary.MaxVarintLen64
+
+// These are the largest deltas of deltas that fit the 14, 17 and 20 bit
 // codes; the smallest is one more than its negative.
 const (
 	dod14Max = 1 << 13
@@ -58,6 +62,8 @@ func (w *bitWriter) finish() []byte {
 func AppendXOR(dst []byte, times []int64, values []uint64) []byte {
 	n := len(times)
 	values = values[:n]
+	// One growth does for the usual 3 to 4 bytes a sample; more is found out by append.
+	dst = slices.Grow(dst, xorHeadBytes+4*n)
 	dst = append(dst, byte(n>>8), byte(n))
 	dst = binary.AppendVarint(dst, times[0])
 	dst = binary.BigEndian.AppendUint64(dst, values[0])

@@ -35,7 +35,7 @@ type xorReader struct {
 // data is not kept. It never panics; errors wrap ErrCorrupt, and the columns then
 // come back as they were given.
 func DecodeXOR(data []byte, times []int64, values []float64) ([]int64, []float64, error) {
-	if len(data) < 2 {
+	if len(data) < xorHeaderBytes {
 		return times, values, fmt.Errorf("decode XOR chunk of %d bytes: %w", len(data), ErrCorrupt)
 	}
 	n := int(binary.BigEndian.Uint16(data))
@@ -49,7 +49,7 @@ func DecodeXOR(data []byte, times []int64, values []float64) ([]int64, []float64
 	haveTimes, haveValues := len(times), len(values)
 	times = slices.Grow(times, n)[:haveTimes+n]
 	values = slices.Grow(values, n)[:haveValues+n]
-	if !decodeXOR(data[2:], times[haveTimes:], values[haveValues:]) {
+	if !decodeXOR(data[xorHeaderBytes:], times[haveTimes:], values[haveValues:]) {
 		return times[:haveTimes], values[:haveValues], fmt.Errorf("decode XOR chunk of %d samples in %d bytes: %w", n, len(data), ErrCorrupt)
 	}
 	return times, values, nil
@@ -72,99 +72,74 @@ func decodeXOR(data []byte, times []int64, values []float64) bool {
 	if k <= 0 {
 		return false
 	}
-	r.data = data[k:]
 	r.time += int64(r.delta)
-	// Near the end of the data there is no room for loads of eight bytes. What is left
-	// there is read in a copy with zeros behind it, so long that a broken chunk can't
-	// run off it.
-	var tail [3 * xorSampleReach]byte
-	done, left := 1, len(r.data)
-	if left >= xorSampleReach {
-		if !r.second(times, values) {
-			return false
-		}
-		if done = r.decode(times, values, 2); done <= 0 {
-			return false
-		}
-		left -= int(r.bit >> 3)
+	r.data = data[k:]
+	done, ok := r.decode(times, values, 1)
+	if !ok || done == len(times) {
+		return ok
 	}
-	copy(tail[:], r.data[len(r.data)-left:])
-	r.data, r.bit = tail[:], r.bit&7
-	if done == 1 {
-		if !r.second(times, values) {
-			return false
-		}
-		done = 2
-	}
-	return r.decode(times, values, done) == len(times) && r.bit <= uint(8*left)
-}
 
-// second reads the second sample's value.
-func (r *xorReader) second(times []int64, values []float64) bool {
-	next := load(r.data, 0)
-	r.bit = 1
-	if next>>63 == 1 {
-		lead := uint(next >> 57 & 31)
-		r.size = uint(next>>51-1)&63 + 1 // 0 stands for 64.
-		if next>>62 == 0b10 || lead+r.size > 64 {
-			return false
-		}
-		r.trailing = 64 - lead - r.size
-		r.value ^= long(r.data, 13, r.size) << r.trailing
-		r.bit = 13 + r.size
-	}
-	times[1], values[1] = r.time, math.Float64frombits(r.value)
-	return true
+	// What is left is too near to the end for loads of eight bytes. It goes on in
+	// a copy with zeros behind it, long enough that a broken chunk can't run off it.
+	rest := r.data[r.bit>>3:]
+	var tail [3 * xorSampleReach]byte
+	copy(tail[:], rest)
+	r.data, r.bit = tail[:], r.bit&7
+	done, ok = r.decode(times, values, done)
+	return ok && done == len(times) && r.bit <= uint(8*len(rest))
 }
 
 // decode fills the columns from index i, at least 1, and returns the index at which it
 // stopped: the columns' end, or earlier when the next sample might reach past the
-// data. It returns false if the data are no XOR chunk.
-func (r *xorReader) decode(times []int64, values []float64, i int) int {
+// data. It returns false if the data are no XOR chunk. It is one long loop on purpose:
+// a call in it would cost the registers that make it fast.
+func (r *xorReader) decode(times []int64, values []float64, i int) (int, bool) {
 	data, bit := r.data, r.bit
 	time, delta, value, trailing, size := r.time, r.delta, r.value, r.trailing, r.size
 	values = values[:len(times)]
 	if len(data) < xorSampleReach {
-		return i
+		return i, true
 	}
 	stop := uint(len(data)-xorSampleReach) * 8
 
 	for i < len(times) && bit <= stop {
 		next := load(data, bit>>3) << (bit & 7) // 57 bits at least
-		if next>>62 == 0 {
-			// Neither delta nor value changed, often many times over.
-			run := min(bits.LeadingZeros64(next|1<<7)/2, len(times)-i)
-			same := math.Float64frombits(value)
-			for range run {
-				time += int64(delta)
-				times[i], values[i] = time, same
-				i++
+		if i > 1 {                              // The second sample has its delta ahead of the bits.
+			if next>>62 == 0 {
+				// Neither delta nor value changed, often many times over.
+				run := min(bits.LeadingZeros64(next|1<<7)/2, len(times)-i)
+				same := math.Float64frombits(value)
+				for range run {
+					time += int64(delta)
+					times[i], values[i] = time, same
+					i++
+				}
+				bit += uint(2 * run)
+				continue
 			}
-			bit += uint(2 * run)
-			continue
+			switch {
+			case next>>63 == 0:
+				next <<= 1
+				bit++
+			case next>>62 == 0b10:
+				delta += signed(next>>48, 14)
+				next <<= 16
+				bit += 16
+			case next>>61 == 0b110:
+				delta += signed(next>>44, 17)
+				next <<= 20
+				bit += 20
+			case next>>60 == 0b1110:
+				delta += signed(next>>40, 20)
+				next <<= 24
+				bit += 24
+			default:
+				delta += long(data, bit+4, 64)
+				bit += 68
+				next = load(data, bit>>3) << (bit & 7)
+			}
+			time += int64(delta)
 		}
-		switch {
-		case next>>63 == 0:
-			next <<= 1
-			bit++
-		case next>>62 == 0b10:
-			delta += signed(next>>48, 14)
-			next <<= 16
-			bit += 16
-		case next>>61 == 0b110:
-			delta += signed(next>>44, 17)
-			next <<= 20
-			bit += 20
-		case next>>60 == 0b1110:
-			delta += signed(next>>40, 20)
-			next <<= 24
-			bit += 24
-		default:
-			delta += long(data, bit+4, 64)
-			bit += 68
-			next = load(data, bit>>3) << (bit & 7)
-		}
-		time += int64(delta)
 		times[i] = time
 		if next>>63 == 0 {
 			bit++
@@ -175,13 +150,13 @@ func (r *xorReader) decode(times []int64, values []float64, i int) int {
 		if next>>62 == 0b10 {
 			bit += 2
 			if size == 0 {
-				return -1
+				return i, false
 			}
 		} else {
 			lead := uint(next >> 57 & 31)
 			size = uint(next>>51-1)&63 + 1 // 0 stands for 64.
 			if lead+size > 64 {
-				return -1
+				return i, false
 			}
 			trailing = 64 - lead - size
 			bit += 13
@@ -198,7 +173,7 @@ func (r *xorReader) decode(times []int64, values []float64, i int) int {
 	}
 	r.bit = bit
 	r.time, r.delta, r.value, r.trailing, r.size = time, delta, value, trailing, size
-	return i
+	return i, true
 }
 
 // signed reads the n lowest bits of v as upstream writes deltas of deltas: from one
@@ -207,11 +182,11 @@ func signed(v uint64, n uint) uint64 {
 	return uint64(int64((v-1)<<(64-n))>>(64-n)) + 1
 }
 
-// long reads n bits, 1 to 64, which may begin inside a byte.
+// long reads n bits, 57 to 64, which may begin inside a byte.
 func long(data []byte, bit, n uint) uint64 {
 	at := bit >> 3
 	v := load(data, at)<<(bit&7) | uint64(data[at+8])>>(8-bit&7)
-	return v >> ((64 - n) & 63)
+	return v >> (64 - n)
 }
 
 // load returns the eight bytes at index at. The capacity of the slice in between is

@@ -142,3 +142,9 @@ func ParseExemplar(b []byte, e *exemplar.Exemplar) error {
 	e.Labels = lb.Labels()
 	return nil
 }
+
+// CheckExemplar tells whether b is the value of an exemplar key.
+func CheckExemplar(b []byte) error {
+	var e exemplar.Exemplar
+	return ParseExemplar(b, &e)
+}

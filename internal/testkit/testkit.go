@@ -36,10 +36,21 @@ func Open(t testing.TB, dir string, o archive.Options) *archive.Archive {
 	t.Helper()
 	a, err := archive.Open(dir, o)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, a.Close()) })
+	t.Cleanup(func() {
+		require.NoError(t, a.Close())
+		Check(t, dir)
+	})
 	<-a.Started()
 	require.NoError(t, a.StartError())
 	return a
+}
+
+// Check fails the test with every fault that the archive in dir has. It must be closed.
+func Check(t testing.TB, dir string) archive.CheckReport {
+	t.Helper()
+	report, err := archive.Check(dir, func(f archive.Fault) { t.Errorf("check: %s", f) })
+	require.NoError(t, err)
+	return report
 }
 
 // MemoryDir returns a folder for the test on a file system in memory where there
@@ -153,8 +164,14 @@ func (s *Storage) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier,
 // StartTime implements storage.Storage.
 func (*Storage) StartTime() (int64, error) { return 0, nil }
 
-// Close implements storage.Storage.
-func (s *Storage) Close() error { return s.a.Close() }
+// Close implements storage.Storage. The archive is checked.
+func (s *Storage) Close() error {
+	if err := s.a.Close(); err != nil {
+		return err
+	}
+	Check(s.t, s.dir)
+	return nil
+}
 
 var _ storage.Storage = (*Storage)(nil)
 
