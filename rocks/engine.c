@@ -225,3 +225,10 @@ void rk_read_family_stats(rocksdb_t* db, rocksdb_column_family_handle_t* family,
   }
   rocksdb_column_family_metadata_destroy(meta);
 }
+
+void rk_approximate_size(rocksdb_t* db, rocksdb_column_family_handle_t* family,
+                         const char* lower, size_t lower_len, const char* upper,
+                         size_t upper_len, uint64_t* size, char** status) {
+  rocksdb_approximate_sizes_cf(db, family, 1, &lower, &lower_len, &upper,
+                               &upper_len, size, status);
+}

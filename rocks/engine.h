@@ -99,4 +99,8 @@ void rk_read_state(rocksdb_t* db, rocksdb_column_family_handle_t** families,
 void rk_read_family_stats(rocksdb_t* db, rocksdb_column_family_handle_t* family,
                           rk_family_stats* out);
 
+void rk_approximate_size(rocksdb_t* db, rocksdb_column_family_handle_t* family,
+                         const char* lower, size_t lower_len, const char* upper,
+                         size_t upper_len, uint64_t* size, char** status);
+
 #endif

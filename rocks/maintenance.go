@@ -114,3 +114,30 @@ func bound(key []byte) *byte {
 	}
 	return &key[0]
 }
+
+// Range is a range of keys: Lower inclusive, Upper exclusive.
+type Range struct{ Lower, Upper []byte }
+
+// ApproximateBytes estimates how many bytes of table files each range of the family
+// takes, to the size of a block, without reading them. Memtables are not counted.
+func (db *DB) ApproximateBytes(f Family, ranges []Range) ([]uint64, error) {
+	if !db.gate.enter() {
+		return nil, closed("estimate sizes")
+	}
+	defer db.gate.leave()
+	family, err := db.handle(f)
+	sizes := make([]uint64, len(ranges))
+	if err != nil || family == nil || len(ranges) == 0 {
+		return sizes, wrap("estimate sizes", err)
+	}
+	for i, r := range ranges {
+		var status *C.char
+		lower, upper := (*C.char)(unsafe.Pointer(unsafe.SliceData(r.Lower))), (*C.char)(unsafe.Pointer(unsafe.SliceData(r.Upper)))
+		lowerLen, upperLen := C.size_t(len(r.Lower)), C.size_t(len(r.Upper))
+		C.rk_approximate_size(db.c, family, lower, lowerLen, upper, upperLen, (*C.uint64_t)(&sizes[i]), &status)
+		if err := takeFamilyError("estimate sizes of", db.names[f], status); err != nil {
+			return nil, err
+		}
+	}
+	return sizes, nil
+}

@@ -1,0 +1,265 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"varve/archive/format"
+	"varve/rocks"
+)
+
+// Size is how much a thing takes.
+type Size struct {
+	Name string
+	// Bytes on disk and Count of parts: series of a metric or a pair, values of a label, keys of a family.
+	Bytes, Count uint64
+}
+
+// Survey says what an archive holds and what takes the room.
+type Survey struct {
+	// Families are the column families. DiskBytes is the sum of their files.
+	Families  []Size
+	DiskBytes uint64
+	// Series is the number of series with samples in the month looked at, Pairs that of their label pairs.
+	Series, PairCount uint64
+	// MinMillis and MaxMillis bound the days that have samples. Both zero when there is none.
+	MinMillis, MaxMillis int64
+	// Metrics are the metrics with the most bytes of samples, Labels the label names
+	// with the most bytes of index and text, Pairs the pairs with the most series.
+	Metrics, Labels, Pairs []Size
+}
+
+// Survey looks at the current month and the last two days of a running archive. It
+// estimates bytes from RocksDB's own index and reads no samples. limit bounds each list.
+func (a *Archive) Survey(ctx context.Context, limit int) (Survey, error) {
+	if err := a.StartError(); err != nil {
+		return Survey{}, err
+	}
+	if err := a.index.drain(); err != nil {
+		return Survey{}, err
+	}
+	s := surveyor{ctx: ctx, db: a.db, cat: a.cat, limit: limit, sets: map[format.PairID]*roaring.Bitmap{}, bytes: map[format.PairID]uint64{}}
+	today := format.DayOf(format.ClampTime(a.o.Now().UnixMilli()))
+	s.month = today.Month()
+	a.index.mu.Lock()
+	a.index.addPending(func(p *postings) {
+		for k, b := range p.pairs {
+			if k.month == s.month {
+				s.set(k.pair).Or(b)
+			}
+		}
+	})
+	a.index.mu.Unlock()
+	return s.run(func(metric format.PairID) (uint64, error) { return s.estimate(metric, today-1, today) })
+}
+
+// Inspect surveys an archive that no process has open: its last month and all samples, whose
+// bytes it counts exactly.
+func Inspect(ctx context.Context, dir string, limit int) (_ Survey, err error) {
+	db, err := rocks.Open(filepath.Join(dir, databaseDir), rocks.Options{Families: families(), ReadOnly: true, MemoryBytes: 256 << 20})
+	if err != nil {
+		return Survey{}, fmt.Errorf("inspect %s: %w", dir, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var o Options
+	o.setDefaults()
+	s := surveyor{ctx: ctx, db: db, cat: newCatalogue(db, nil, &o), limit: limit, sets: map[format.PairID]*roaring.Bitmap{}, bytes: map[format.PairID]uint64{}}
+	last, err := lastMonth(db)
+	if err != nil {
+		return Survey{}, fmt.Errorf("inspect %s: %w", dir, err)
+	}
+	s.month = last
+	counted, err := s.count()
+	if err != nil {
+		return Survey{}, fmt.Errorf("inspect %s: %w", dir, err)
+	}
+	return s.run(func(metric format.PairID) (uint64, error) { return counted[metric], nil })
+}
+
+func lastMonth(db *rocks.DB) (format.Month, error) {
+	it := db.NewIterator(family(format.FamilyIndex), rocks.IterOptions{})
+	defer it.Close()
+	if it.SeekToLast(); it.Valid() {
+		m, _, _, err := format.ParseIndexKey(it.Key())
+		return m, err
+	}
+	return 0, it.Err()
+}
+
+type surveyor struct {
+	ctx   context.Context
+	db    *rocks.DB
+	cat   *catalogue
+	limit int
+	month format.Month
+	sets  map[format.PairID]*roaring.Bitmap // series of each pair in the month
+	bytes map[format.PairID]uint64          // index bytes of each pair in the month
+}
+
+func (s *surveyor) set(id format.PairID) *roaring.Bitmap {
+	b := s.sets[id]
+	if b == nil {
+		b = roaring.New()
+		s.sets[id] = b
+	}
+	return b
+}
+
+func (s *surveyor) run(sampleBytes func(metric format.PairID) (uint64, error)) (Survey, error) {
+	var out Survey
+	if err := s.postings(); err != nil {
+		return out, err
+	}
+	for f, name := range format.FamilyNames {
+		st := s.db.FamilyStats(family(format.Family(f)))
+		out.Families = append(out.Families, Size{Name: name, Bytes: st.Bytes, Count: st.KeysEstimate})
+		out.DiskBytes += st.Bytes
+	}
+	var err error
+	if out.MinMillis, out.MaxMillis, err = s.days(); err != nil {
+		return out, err
+	}
+	return out, s.rank(&out, sampleBytes)
+}
+
+func (s *surveyor) postings() error {
+	it := s.db.NewIterator(family(format.FamilyIndex), rocks.IterOptions{
+		Lower: format.AppendMonthPrefix(nil, s.month), Upper: format.AppendMonthPrefix(nil, s.month+1), NoFillCache: true,
+	})
+	defer it.Close()
+	for it.SeekToFirst(); it.Valid(); it.Next() {
+		_, pair, high, err := format.ParseIndexKey(it.Key())
+		if err != nil {
+			return err
+		}
+		if err := addContainer(s.set(pair), it.Value(), high); err != nil {
+			return err
+		}
+		s.bytes[pair] += uint64(len(it.Key()) + len(it.Value()))
+		if err := s.ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return it.Err()
+}
+
+// days finds the first and the last day with samples.
+func (s *surveyor) days() (minMillis, maxMillis int64, err error) {
+	it := s.db.NewIterator(family(format.FamilyActive), rocks.IterOptions{})
+	defer it.Close()
+	it.SeekToFirst()
+	if !it.Valid() {
+		return 0, 0, it.Err()
+	}
+	first, _, err := format.ParseActiveKey(it.Key())
+	if err != nil {
+		return 0, 0, err
+	}
+	if it.SeekToLast(); !it.Valid() {
+		return 0, 0, it.Err()
+	}
+	last, _, err := format.ParseActiveKey(it.Key())
+	return first.StartMillis(), last.EndMillis() - 1, err
+}
+
+// rank fills the lists of the survey.
+func (s *surveyor) rank(out *Survey, sampleBytes func(format.PairID) (uint64, error)) error {
+	recs := []format.Series{{}}
+	for id := range s.sets {
+		recs[0].Pairs = append(recs[0].Pairs, id)
+	}
+	texts, err := s.cat.pairTexts(recs)
+	if err != nil {
+		return err
+	}
+	byLabel := map[string]*Size{}
+	all := roaring.New()
+	for id, set := range s.sets {
+		p, n := texts[id], set.GetCardinality()
+		out.Pairs = append(out.Pairs, Size{Name: p.name + "=" + p.value, Bytes: s.bytes[id], Count: n})
+		l := byLabel[p.name]
+		if l == nil {
+			l = &Size{Name: p.name}
+			byLabel[p.name] = l
+		}
+		l.Count++
+		// A pair's text stands under its id and under itself.
+		l.Bytes += s.bytes[id] + 2*uint64(len(p.name)+len(p.value))
+		if p.name != labels.MetricName {
+			continue
+		}
+		all.Or(set)
+		bytes, err := sampleBytes(id)
+		if err != nil {
+			return err
+		}
+		out.Metrics = append(out.Metrics, Size{Name: p.value, Bytes: bytes, Count: n})
+	}
+	for _, l := range byLabel {
+		out.Labels = append(out.Labels, *l)
+	}
+	out.Series, out.PairCount = all.GetCardinality(), uint64(len(s.sets))
+	byBytes := func(z Size) uint64 { return z.Bytes }
+	out.Metrics = largest(out.Metrics, s.limit, byBytes)
+	out.Labels = largest(out.Labels, s.limit, byBytes)
+	out.Pairs = largest(out.Pairs, s.limit, func(z Size) uint64 { return z.Count })
+	return nil
+}
+
+// largest returns at most limit of the sizes, those with the most of what by gives first.
+func largest(sizes []Size, limit int, by func(Size) uint64) []Size {
+	slices.SortFunc(sizes, func(x, y Size) int {
+		if bx, by := by(x), by(y); bx != by {
+			if bx > by {
+				return -1
+			}
+			return 1
+		}
+		if x.Name < y.Name {
+			return -1
+		}
+		return 1
+	})
+	return sizes[:min(len(sizes), limit)]
+}
+
+// estimate asks RocksDB how much the metric's runs take on some days.
+func (s *surveyor) estimate(metric format.PairID, from, to format.Day) (uint64, error) {
+	var ranges []rocks.Range
+	for d := from; d <= to; d++ {
+		for slot := range uint8(format.SlotsPerDay) {
+			lower := format.AppendHotPrefix(nil, d, 0, slot, metric)
+			ranges = append(ranges, rocks.Range{Lower: lower, Upper: format.PrefixEnd(lower)})
+		}
+	}
+	sizes, err := s.db.ApproximateBytes(family(format.FamilyHot), ranges)
+	sum := uint64(0)
+	for _, n := range sizes {
+		sum += n
+	}
+	return sum, err
+}
+
+// count adds up the bytes of all runs, keys included, by metric.
+func (s *surveyor) count() (map[format.PairID]uint64, error) {
+	out := map[format.PairID]uint64{}
+	it := s.db.NewIterator(family(format.FamilyHot), rocks.IterOptions{NoFillCache: true, ReadaheadBytes: 2 << 20})
+	defer it.Close()
+	for it.SeekToFirst(); it.Valid(); it.Next() {
+		k, err := format.ParseHotKey(it.Key())
+		if err != nil {
+			return nil, err
+		}
+		out[k.Metric] += uint64(len(it.Key()) + len(it.Value()))
+		if err := s.ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+	return out, it.Err()
+}
