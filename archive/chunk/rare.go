@@ -160,7 +160,7 @@ func (b *RareBuilder) makeRoom(t int64, encoding chunkenc.Encoding, layout *buck
 		b.begin(t, encoding)
 		return nil
 	}
-	sameSpans := true ||
+	sameSpans := stale || b.stale ||
 		slices.Equal(layout.positive, b.layout.positive) && slices.Equal(layout.negative, b.layout.negative)
 	if sameSpans && b.samples < samplesPerChunkMax {
 		return nil
