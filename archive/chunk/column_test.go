@@ -183,6 +183,38 @@ func TestColumnHintsAreTheHeads(t *testing.T) {
 	})
 }
 
+// TestColumnHintAtMint shows that the hint of the first sample from mint on takes the
+// pieces before mint into account, though they aren't decoded.
+func TestColumnHintAtMint(t *testing.T) {
+	growing := func() chunk.Piece {
+		var b chunk.RareBuilder
+		for i := range int64(4) {
+			require.NoError(t, b.AppendHistogram(10+10*i, 0, &histogram.Histogram{Count: uint64(i)}))
+		}
+		return b.Pieces(nil)[0]
+	}()
+	at := func(times ...int64) chunk.Piece { return floatPiece(times, make([]uint64, len(times))) }
+	f := func(want histogram.CounterResetHint, pieces ...chunk.Piece) {
+		t.Helper()
+		var c chunk.Column
+		require.NoError(t, c.Decode(pieces, 25, math.MaxInt64))
+		have := columnSamples(&c)
+		require.Equal(t, want, have[0].Hint)
+		require.Equal(t, between(merged(pieces), 25, math.MaxInt64), have)
+	}
+	f(histogram.NotCounterReset, growing)
+	f(histogram.NotCounterReset, at(15), growing, at(15))
+	f(histogram.NotCounterReset, at(1, 20), growing)
+	f(histogram.NotCounterReset, at(20), at(20), growing)
+	f(histogram.UnknownCounterReset, growing, at(20))
+	f(histogram.UnknownCounterReset, at(20), growing, at(1, 20))
+	f(histogram.UnknownCounterReset, growing, at(20), at(7))
+	f(histogram.UnknownCounterReset, at(22), growing)
+	f(histogram.UnknownCounterReset, growing, at(24))
+	f(histogram.UnknownCounterReset, growing, at(24, 25, 26))
+	f(histogram.UnknownCounterReset, at(1, 5, 9), growing, at(22))
+}
+
 // TestColumnRefusesLies shows that a piece which says other bounds or another count
 // than its samples have is corrupt, whatever its encoding, and leaves nothing behind.
 func TestColumnRefusesLies(t *testing.T) {
@@ -234,6 +266,21 @@ func TestColumnHugeBuckets(t *testing.T) {
 	err := c.Decode([]chunk.Piece{p}, math.MinInt64, math.MaxInt64)
 	require.ErrorIs(t, err, chunk.ErrCorrupt)
 	require.ErrorContains(t, err, "buckets in")
+}
+
+// TestColumnUnknownSchema shows that a chunk with a schema which no builder takes is
+// refused. Upstream's iterator would reduce its resolution, or panic.
+func TestColumnUnknownSchema(t *testing.T) {
+	for _, schema := range []int32{9, 52, -5, 100} {
+		c := chunkenc.NewHistogramChunk()
+		app, err := c.Appender()
+		require.NoError(t, err)
+		_, _, _, err = app.AppendHistogram(nil, 0, 1, &histogram.Histogram{Schema: schema}, true)
+		require.NoError(t, err)
+		var column chunk.Column
+		p := chunk.Piece{Encoding: chunkenc.EncHistogram, Samples: 1, MinMillis: 1, MaxMillis: 1, Data: c.Bytes()}
+		require.ErrorIs(t, column.Decode([]chunk.Piece{p}, 0, 9), chunk.ErrCorrupt)
+	}
 }
 
 // TestChunksAreTheColumn shows that the chunks of a column hold its samples, at most

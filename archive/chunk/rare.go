@@ -167,11 +167,11 @@ func (b *RareBuilder) makeRoom(t int64, encoding chunkenc.Encoding, layout *buck
 	}
 	// Upstream compares a float histogram across chunks as if schema and threshold were
 	// the same, and calls anything but a reset "not a reset".
-	comparable := !stale && !b.stale && !b.gauge &&
+	likeBefore := !stale && !b.stale && !b.gauge &&
 		layout.schema == b.layout.schema && layout.zeroThreshold == b.layout.zeroThreshold
 	previous := b.appender
 	b.begin(t, encoding)
-	if !comparable {
+	if !likeBefore {
 		return nil
 	}
 	return previous

@@ -122,6 +122,28 @@ func TestRareBuilderCuts(t *testing.T) {
 	}, 2, chunkenc.NotCounterReset)
 }
 
+// TestRareBuilderAfterGauge shows that nothing is said of a counter histogram that
+// follows a gauge histogram in another layout.
+func TestRareBuilderAfterGauge(t *testing.T) {
+	for _, float := range []bool{false, true} {
+		var b chunk.RareBuilder
+		for i, h := range []*histogram.Histogram{
+			{Count: 5, CounterResetHint: histogram.GaugeType},
+			{Count: 1, PositiveSpans: []histogram.Span{{Length: 1}}, PositiveBuckets: []int64{1}},
+		} {
+			if float {
+				require.NoError(t, b.AppendFloatHistogram(int64(i), 0, h.ToFloat(nil)))
+			} else {
+				require.NoError(t, b.AppendHistogram(int64(i), 0, h))
+			}
+		}
+		pieces := b.Pieces(nil)
+		require.Len(t, pieces, 2)
+		require.Equal(t, chunkenc.GaugeType, counterReset(pieces[0]))
+		require.Equal(t, chunkenc.UnknownCounterReset, counterReset(pieces[1]))
+	}
+}
+
 // TestRareBuilderLongSeries shows that a chunk ends at 120 samples and that the next
 // one's header then says that the counter was not reset.
 func TestRareBuilderLongSeries(t *testing.T) {

@@ -88,7 +88,7 @@ func appendMeta(dst []chunks.Meta, p Piece) ([]chunks.Meta, error) {
 // knew of must not get lost where the counts alone don't show it.
 func (s *histograms) hintToKeep(row int32) histogram.CounterResetHint {
 	r := &s.records[row]
-	if r.reset && r.hint == histogram.UnknownCounterReset {
+	if r.reset {
 		return histogram.CounterReset
 	}
 	return r.hint

@@ -33,7 +33,7 @@ func (c *Column) Thin(firstMillis, lastMillis, stepMillis, lookbackMillis int64)
 		}
 		distance := uint64(c.Times[i] - t)
 		steps := distance / uint64(stepMillis)
-		if false {
+		if distance%uint64(stepMillis) != 0 {
 			steps++
 		}
 		if steps > uint64(lastMillis-t)/uint64(stepMillis) {

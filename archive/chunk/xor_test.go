@@ -162,6 +162,24 @@ func TestDecodeXORCutShort(t *testing.T) {
 	})
 }
 
+// TestDecodeXORBroken shows that codes which no appender writes are errors, also where
+// upstream's iterator would make something of them.
+func TestDecodeXORBroken(t *testing.T) {
+	f := func(samples byte, bits ...byte) {
+		t.Helper()
+		data := append([]byte{0, samples, 10, 0, 0, 0, 0, 0, 0, 0, 1, 5}, bits...)
+		for range 2 {
+			_, _, err := chunk.DecodeXOR(data, nil, nil)
+			require.ErrorIs(t, err, chunk.ErrCorrupt)
+			data = append(data, make([]byte, 100)...) // Far from the end, too.
+		}
+	}
+	f(2, 0b10_000000, 0, 0, 0, 0, 0, 0, 0, 0)              // a window that was never opened
+	f(2, 0b11_11111_1, 0b00010_000, 0, 0, 0, 0, 0, 0, 0)   // 31 leading zeros and 34 bits
+	f(2, 0b11_00001_0, 0b00000_000, 0, 0, 0, 0, 0, 0, 0)   // 1 leading zero and 64 bits
+	f(3, 0b0_0_11_0000, 0b1_000000_0, 0, 0, 0, 0, 0, 0, 0) // the same later
+}
+
 // FuzzDecodeXOR shows that no input makes DecodeXOR panic or allocate beyond its
 // bound, and that what it accepts upstream's iterator reads the same way.
 func FuzzDecodeXOR(f *testing.F) {

@@ -1,0 +1,158 @@
+// Benchmarks measures Varve beside VictoriaMetrics and Prometheus: what they take
+// in, what it costs them, how they come back from a crash and how fast they
+// answer.
+//
+//	go run ./benchmarks ingest|memory|restart|query|disk|all|render [flags]
+//
+// Every verb starts the servers itself, on fresh directories and free ports of the
+// loopback, feeds all of them the same bytes, and measures from outside: over HTTP
+// and in /proc. Nothing of the product is imported. Servers take turns within each
+// repetition (A B A B), so that what else the machine does hits all alike. Each run
+// appends one JSON line a server to results.jsonl; render makes docs/benchmarks.md
+// of the file.
+//
+// A run is one goroutine, but for what kills a server under load or asks it while it
+// starts. All loops are bounded in time; servers and directories are removed at
+// the end, also after an interrupt.
+//
+// It does not judge: goals stand in the page's text, and a slow server is a result,
+// not an error. It does not prove durability either; the crash gate does that.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+)
+
+// settings are the flags.
+type settings struct {
+	peers       string
+	reference   string
+	varve       string
+	varveMore   []string
+	directory   string
+	results     string
+	page        string
+	note        string
+	seed        uint64
+	start       string
+	repetitions int
+
+	series      int
+	connections []int
+	batches     []int
+	protocols   []int
+	samples     int64
+	seconds     time.Duration
+
+	seriesList []int
+	rounds     int
+	rate       int
+	load       time.Duration
+
+	hostsLong, hostsShort   int
+	roundsLong, roundsShort int
+	passes                  int
+	check                   bool
+	quick                   bool
+}
+
+func main() {
+	// The kernel ends the servers with the thread that started them.
+	runtime.LockOSThread()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var s settings
+	app := kingpin.New("benchmarks", "Measures Varve beside VictoriaMetrics and Prometheus.")
+	app.HelpFlag.Short('h')
+	runs := s.flags(app)
+	chosen := kingpin.MustParse(app.Parse(os.Args[1:]))
+	if s.quick {
+		s.shrink()
+	}
+	if err := runs[chosen](ctx, &s); err != nil {
+		fmt.Fprintln(os.Stderr, "benchmarks:", err)
+		os.Exit(1)
+	}
+}
+
+// flags declares the command line and says what each verb runs.
+func (s *settings) flags(app *kingpin.Application) map[string]func(context.Context, *settings) error {
+	app.Flag("peers", "Servers in the order of their turns: varve, victoriametrics, prometheus, NAME=KIND:PROGRAM or NAME=KIND:http://ADDRESS.").
+		Envar("PEERS").Default("varve,victoriametrics,prometheus").StringVar(&s.peers)
+	app.Flag("reference", "query: a further Prometheus program, of the release whose engine Varve has; its answers are the measure.").
+		Envar("REFERENCE").StringVar(&s.reference)
+	app.Flag("varve", "The varve program; built from ./cmd/varve if empty.").Envar("VARVE_BINARY").StringVar(&s.varve)
+	app.Flag("varve.argument", "A further argument for varve serve, e.g. --varve.argument=--config.file=F. Recorded as its sync mode.").StringsVar(&s.varveMore)
+	app.Flag("directory", "Where to put data directories; their file system is what is measured.").Default(os.TempDir()).StringVar(&s.directory)
+	app.Flag("results", "The file of results to append to.").Default("benchmarks/results.jsonl").StringVar(&s.results)
+	app.Flag("page", "The page to render.").Default("docs/benchmarks.md").StringVar(&s.page)
+	app.Flag("note", "A remark to keep with the results.").StringVar(&s.note)
+	app.Flag("seed", "The seed of the data.").Default("1").Uint64Var(&s.seed)
+	app.Flag("start", "When the data begins, RFC 3339; by default so that it ends a minute ago.").StringVar(&s.start)
+	app.Flag("repetitions", "How often each measurement is repeated.").Default("2").IntVar(&s.repetitions)
+	app.Flag("quick", "Small sizes and one repetition: shows that it works, not how fast.").BoolVar(&s.quick)
+
+	app.Flag("series", "ingest: number of series.").Default("100000").IntVar(&s.series)
+	app.Flag("connections", "ingest: numbers of connections.").Default("4", "16").IntsVar(&s.connections)
+	app.Flag("batches", "ingest: samples a request.").Default("500", "2000").IntsVar(&s.batches)
+	app.Flag("protocols", "ingest: versions of remote write; 2 is sent to varve only.").Default("1").IntsVar(&s.protocols)
+	app.Flag("samples", "ingest: samples a point, after the first round.").Default("12000000").Int64Var(&s.samples)
+	app.Flag("seconds", "ingest: end a point after this time, whatever it reached.").Default("20s").DurationVar(&s.seconds)
+
+	app.Flag("series-list", "memory, restart: numbers of series.").Default("100000", "1000000").IntsVar(&s.seriesList)
+	app.Flag("rounds", "memory: samples of each series.").Default("5").IntVar(&s.rounds)
+	app.Flag("rate", "restart: samples a second before the kill.").Default("100000").IntVar(&s.rate)
+	app.Flag("load", "restart: how long samples come in at that rate before the kill.").Default("30s").DurationVar(&s.load)
+
+	app.Flag("hosts-long", "query, disk: hosts of 1000 series with the long history.").Default("4").IntVar(&s.hostsLong)
+	app.Flag("rounds-long", "query, disk: scrapes of these, every 15 s.").Default("1440").IntVar(&s.roundsLong)
+	app.Flag("hosts-short", "query, disk: hosts with the short history.").Default("32").IntVar(&s.hostsShort)
+	app.Flag("rounds-short", "query, disk: scrapes of these, the last of the long ones.").Default("240").IntVar(&s.roundsShort)
+	app.Flag("passes", "query: warm passes.").Default("5").IntVar(&s.passes)
+
+	app.Command("ingest", "Samples a second, latency and CPU at every number of connections and samples a request.")
+	app.Command("memory", "Resident memory by number of active series.")
+	app.Command("restart", "Return from kill -9 under load.")
+	app.Command("query", "Ten dashboard queries, cold and warm, and whether the answers are Prometheus'.")
+	app.Command("disk", "Bytes on the disk after the load of the queries, and whether the samples come back bit for bit.")
+	app.Command("all", "All of these, then render.").Default()
+	render := app.Command("render", "Make the page of tables from the results.")
+	render.Flag("check", "Change nothing; fail if the page is not what the results give.").BoolVar(&s.check)
+
+	runs := map[string]func(context.Context, *settings) error{"render": renderPage}
+	for _, v := range verbs {
+		runs[v.name] = func(ctx context.Context, s *settings) error { return s.measure(ctx, []verb{v}) }
+	}
+	runs["all"] = func(ctx context.Context, s *settings) error {
+		if err := s.measure(ctx, verbs); err != nil {
+			return err
+		}
+		return renderPage(ctx, s)
+	}
+	return runs
+}
+
+// verb is something to measure.
+type verb struct {
+	name string
+	run  func(context.Context, *bench) error
+}
+
+// verbs are all of them, in the order of all.
+var verbs = []verb{{"ingest", ingest}, {"memory", memory}, {"restart", restart}, {"query", query}, {"disk", disk}}
+
+// shrink makes a run that takes a minute or two.
+func (s *settings) shrink() {
+	s.repetitions, s.passes = 1, 1
+	s.series, s.samples, s.seconds = 20_000, 1_000_000, 5*time.Second
+	s.seriesList, s.rounds, s.load = []int{20_000}, 4, 3*time.Second
+	s.hostsLong, s.roundsLong, s.hostsShort, s.roundsShort = 1, 480, 4, 240
+}
