@@ -45,6 +45,8 @@ type Sink struct {
 	SeriesMax int
 	// Err is returned by Write, ResolveErr by Resolve.
 	Err, ResolveErr error
+	// OnWrite is called after each Write that succeeded, unless it is nil.
+	OnWrite func()
 
 	mu       sync.Mutex // guards what follows
 	byKey    map[arrival.Key]storage.SeriesRef
@@ -173,6 +175,14 @@ func (s *Sink) Write(ctx context.Context, b *arrival.Batch) (arrival.Result, err
 		return result, s.Err
 	}
 	check(b)
+	result = s.store(b)
+	if s.OnWrite != nil {
+		s.OnWrite()
+	}
+	return result, nil
+}
+
+func (s *Sink) store(b *arrival.Batch) (result arrival.Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writes++
@@ -209,7 +219,7 @@ func (s *Sink) Write(ctx context.Context, b *arrival.Batch) (arrival.Result, err
 		s.families[m.Family] = m.Metadata
 		result.Metadata++
 	}
-	return result, nil
+	return result
 }
 
 func (s *Sink) future(millis int64, result *arrival.Result) bool {

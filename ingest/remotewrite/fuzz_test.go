@@ -1,8 +1,10 @@
 package remotewrite_test
 
 import (
+	"bytes"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -12,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protowire"
 	"pgregory.net/rapid"
+
+	"varve/ingest"
 )
 
 // seeds adds a few hundred valid bodies and each of them cut and with a byte changed.
@@ -113,6 +117,52 @@ func FuzzRemoteWrite2(f *testing.F) {
 			want.request2(&req)
 		}
 		r.check(t, contentType2, body, want, err)
+	})
+}
+
+// FuzzWire shows that no compressed body makes the receiver panic, keep bytes of its
+// budget, or accept what the snappy decoder does not.
+func FuzzWire(f *testing.F) {
+	for _, c := range hostileBodies() {
+		if c.wire != nil && len(c.wire) < 1000 {
+			f.Add(c.wire)
+		}
+	}
+	f.Add(snappy.Encode(nil, series1(upLabel, oneSample)))
+	budget := ingest.NewBudget(64 << 20)
+	r := newLimitedReceiver(ingest.Limits{InFlight: budget, DecodedBytesMax: 1 << 20})
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		r.sink.Clear()
+		answer := r.post(t, contentType1, wire)
+		require.Contains(t, []int{204, 400, 413}, answer.code)
+		if _, err := snappy.Decode(nil, wire); err != nil {
+			require.NotEqual(t, 204, answer.code)
+			require.Empty(t, r.sink.Written())
+		}
+		require.Zero(t, budget.Used())
+	})
+}
+
+// FuzzNegotiation shows that any Content-Type and Content-Encoding get 204 or 415,
+// 204 only for the media type of remote write, and the headers of 2.0 only where its
+// message is named.
+func FuzzNegotiation(f *testing.F) {
+	f.Add("application/x-protobuf;proto=io.prometheus.write.v2.Request", "snappy")
+	f.Add("application/x-protobuf; proto=\"prometheus.WriteRequest\"", "")
+	f.Add("application/x-protobuf;proto*=utf-8''io.prometheus.write.v2.Request", "gzip")
+	r := newReceiver()
+	wire := snappy.Encode(nil, nil)
+	f.Fuzz(func(t *testing.T, contentType, encoding string) {
+		req := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(wire))
+		req.Header["Content-Type"], req.Header["Content-Encoding"] = []string{contentType}, []string{encoding}
+		answer := r.send(t, req)
+		require.Contains(t, []int{204, 415}, answer.code)
+		if answer.code == 204 && contentType != "" {
+			require.Contains(t, strings.ToLower(contentType), "application/x-protobuf")
+		}
+		if answer.written != nil {
+			require.Contains(t, strings.ToLower(contentType), "proto")
+		}
 	})
 }
 

@@ -60,14 +60,14 @@ func (q *request) metadata1(b []byte) error {
 // addFamily checks and adds what is said of a metric family. The strings may alias
 // the body.
 func (q *request) addFamily(name string, metricType uint8, help, unit string) error {
+	if err := q.charge(familyBytes + len(name) + len(help) + len(unit)); err != nil {
+		return err
+	}
 	if !q.familyValid(name, help, unit) {
 		q.report.add(arrival.ReasonInvalidSeries, 1, errFamily)
 		return nil
 	}
-	if err := q.charge(familyBytes + len(name) + len(help) + len(unit)); err != nil {
-		return err
-	}
-	q.batch.Metadata = append(q.batch.Metadata, newFamily(name, metricType, help, unit))
+	q.batch.Metadata = append(roomy(q.batch.Metadata), newFamily(name, metricType, help, unit))
 	return nil
 }
 
@@ -97,9 +97,11 @@ type family2 struct {
 func (s *series) metadata2(b []byte) error {
 	var x uint64
 	for i := 0; i < len(b); {
-		tag, j := tagAt(b, i)
-		if j < 0 {
-			return errMalformed
+		tag, j := uint64(b[i]), i+1
+		if tag >= 0x80 || tag < 8 {
+			if tag, j = tagAt(b, i); j < 0 {
+				return errMalformed
+			}
 		}
 		switch tag >> 3 {
 		case 1:
@@ -133,12 +135,13 @@ func (q *request) familySymbols(s *series) error {
 	f.name, f.native = noSymbol, s.native
 	for k := 0; k+1 < len(t.refs); k += 2 {
 		ref := t.refs[k]
-		if ref == t.metricName || string(q.symbolBytes(ref)) == string(metricNameLabel) {
+		if ref == t.metricName || string(q.symbolText(ref)) == string(metricNameLabel) {
 			f.name = t.refs[k+1]
 			break
 		}
 	}
 	s.hasMetadata = f.name != noSymbol
+	q.anyMetadata = q.anyMetadata || s.hasMetadata
 	return nil
 }
 
@@ -163,23 +166,32 @@ func (q *request) metadataOnly(s *series) error {
 
 // addFamilies adds the metadata of the rows that will be written, each family once.
 func (q *request) addFamilies() error {
+	if !q.anyMetadata {
+		return nil
+	}
+	q.families.mu.RLock()
 	for i := range q.series {
 		s := &q.series[i]
-		if !s.hasMetadata || q.batch.Rows[i].Ref == 0 {
+		if !s.hasMetadata || q.batch.Rows[i].Ref == 0 || q.filter.seen(&s.family) {
 			continue
 		}
-		if err := q.family(&s.family); err != nil {
+		if m, ok := q.families.known[q.familyKey(&s.family)]; ok {
+			q.batch.Metadata = append(q.batch.Metadata, m)
+		} else {
+			q.newFamilies = append(q.newFamilies, s.family)
+		}
+	}
+	q.families.mu.RUnlock()
+	for i := range q.newFamilies {
+		if err := q.family(&q.newFamilies[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// family adds metadata by symbols unless the request said the same before.
-func (q *request) family(f *family2) error {
-	if q.filter.seen(f) {
-		return nil
-	}
+// familyKey is the hash of what a series says of its family.
+func (q *request) familyKey(f *family2) arrival.Key {
 	symbols := q.table.symbols
 	var b [3*16 + 2]byte
 	for i, ref := range [...]uint32{f.name, f.help, f.unit} {
@@ -190,21 +202,21 @@ func (q *request) family(f *family2) error {
 	if f.native {
 		b[49] = 1
 	}
-	key := q.seeds.family.Hash(b[:])
-	if m, ok := q.families.get(key); ok {
-		q.batch.Metadata = append(q.batch.Metadata, m)
-		return nil
-	}
-	name := text(q.symbolBytes(f.name))
+	return q.seeds.family.Hash(b[:])
+}
+
+// family adds metadata by symbols and remembers its strings.
+func (q *request) family(f *family2) error {
+	name := text(q.symbolText(f.name))
 	if !f.native {
 		name = familyName(name, metricTypes[f.metricType])
 	}
 	before := len(q.batch.Metadata)
-	if err := q.addFamily(name, f.metricType, text(q.symbolBytes(f.help)), text(q.symbolBytes(f.unit))); err != nil {
+	if err := q.addFamily(name, f.metricType, text(q.symbolText(f.help)), text(q.symbolText(f.unit))); err != nil {
 		return err
 	}
 	if len(q.batch.Metadata) > before {
-		q.families.put(key, q.batch.Metadata[before])
+		q.families.put(q.familyKey(f), q.batch.Metadata[before])
 	}
 	return nil
 }
@@ -233,7 +245,7 @@ func familyName(metric string, t model.MetricType) string {
 // forget one, which then is added twice, but takes none for another.
 type familyFilter struct {
 	used  bool
-	slots [256]family2 // the zero slot: names symbol 0, which is no metric's name
+	slots [512]family2 // the zero slot: names symbol 0, which is no metric's name
 }
 
 func (f *familyFilter) reset() {
@@ -245,7 +257,7 @@ func (f *familyFilter) reset() {
 
 func (f *familyFilter) seen(m *family2) bool {
 	f.used = true
-	slot := &f.slots[(m.name*0x9e3779b1)>>24]
+	slot := &f.slots[(m.name*0x9e3779b1)>>23]
 	if *slot == *m {
 		return true
 	}
@@ -263,13 +275,6 @@ type familyCache struct {
 	mu    sync.RWMutex // guards the fields below
 	known map[arrival.Key]arrival.Metadata
 	bytes int
-}
-
-func (c *familyCache) get(key arrival.Key) (arrival.Metadata, bool) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	m, ok := c.known[key]
-	return m, ok
 }
 
 func (c *familyCache) put(key arrival.Key, m arrival.Metadata) {

@@ -5,12 +5,15 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -698,4 +701,52 @@ func TestMetricsAndLog(t *testing.T) {
 	require.InDelta(t, 6*len(body), values["varve_ingest_bytes_total wire remote_write_2.0"], 0)
 	require.InDelta(t, 6, values["varve_ingest_request_duration_seconds remote_write_2.0"], 0)
 	require.InDelta(t, 0, values["varve_ingest_in_flight_bytes remote_write_2.0"], 0)
+}
+
+// TestConcurrentSenders shows that senders of both versions at once, with new and
+// known series and metadata, lose and mix up nothing. It is for the race detector.
+func TestConcurrentSenders(t *testing.T) {
+	const senders, requests = 8, 50
+	budget := ingest.NewBudget(64 << 20)
+	r := newLimitedReceiver(ingest.Limits{InFlight: budget})
+	var wg sync.WaitGroup
+	codes := make(chan int, senders*requests)
+	for s := range senders {
+		wg.Go(func() {
+			for i := range requests {
+				metric := fmt.Sprintf("metric_%d", i%10)
+				if s%2 == 0 {
+					codes <- r.post(t, contentType1, wire1(t, one1(float64(i), "__name__", metric, "sender", strconv.Itoa(s)))).code
+					continue
+				}
+				ts := one2(1, 2, 3, 4)
+				ts.Metadata = writev2.Metadata{Type: 1, HelpRef: 5}
+				codes <- r.post(t, contentType2, wire2(t, []string{"", "__name__", metric, "sender", strconv.Itoa(s), "help of " + metric}, ts)).code
+			}
+		})
+	}
+	wg.Wait()
+	close(codes)
+	for code := range codes {
+		require.Equal(t, 204, code)
+	}
+	written := r.sink.Written()
+	require.Len(t, written, senders*10)
+	for name, series := range written {
+		require.Len(t, series.Samples, requests/10, name)
+	}
+	require.Len(t, r.sink.Families(), 10)
+	require.Equal(t, "help of metric_3", r.sink.Families()["metric_3"].Help)
+	require.Zero(t, budget.Used())
+}
+
+// TestPlacesCount shows that the same symbols in other places are another series.
+func TestPlacesCount(t *testing.T) {
+	r := newReceiver()
+	symbols := []string{"", "__name__", "up", "a", "b"}
+	for range 2 {
+		r.sink.Clear()
+		require.Equal(t, 204, r.post(t, contentType2, wire2(t, symbols, one2(1, 2, 3, 4), one2(1, 2, 4, 3), one2(1, 3, 2, 4), one2(1, 3), one2(1, 4))).code)
+		require.Len(t, r.sink.Written(), 5)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -48,6 +49,8 @@ type request struct {
 	table       symbolTable // 2.0 only
 	families    *familyCache
 	filter      familyFilter
+	anyMetadata bool
+	newFamilies []family2
 
 	report report
 
@@ -56,6 +59,8 @@ type request struct {
 	// allowance is what the decoded form may still cost in memory before more has to
 	// be taken from the budget; charged is what it cost.
 	allowance, charged int64
+	// resolving: the walk is over, and the rest may be charged as much again.
+	resolving bool
 }
 
 // series is what a row needs besides arrival.Row until it is resolved.
@@ -76,14 +81,14 @@ type series struct {
 // seeds are the secrets of the keys of one sink. Bytes of 1.0 are hashed under the
 // sink's own seed, as it wants; all else under seeds made from it.
 type seeds struct {
-	series, symbol, list, family arrival.Seed
+	series, symbol, place, family arrival.Seed
 }
 
 func seedsOf(s arrival.Seed) seeds {
 	derived := func(use string) arrival.Seed {
 		return arrival.Seed(s.Hash([]byte("remote write 2.0 " + use)).Lo)
 	}
-	return seeds{series: s, symbol: derived("symbol"), list: derived("list of symbols"), family: derived("metric family")}
+	return seeds{series: s, symbol: derived("symbol"), place: derived("place in a list"), family: derived("metric family")}
 }
 
 // pool keeps requests of one handler.
@@ -99,6 +104,7 @@ func (p *pool) get(proto protocol) *request {
 	if q == nil {
 		q = &request{limits: p.limits, sink: p.sink, sets: ingest.NewLabelSets(p.limits), seeds: seedsOf(p.sink.Seed()), families: &p.families}
 		q.report.limit = p.limits.ErrorExamplesMax
+		q.table.places = newPlaces(q.seeds.place, 2*p.limits.LabelsMax)
 	}
 	q.proto = proto
 	return q
@@ -120,7 +126,7 @@ func (p *pool) put(q *request) {
 	if cap(q.wire) > keptBytes || cap(q.body) > keptBody || cap(q.copied) > keptBytes ||
 		cap(q.batch.Times) > keptItems || cap(q.batch.Rows) > keptItems || cap(q.batch.Histograms) > keptItems/16 ||
 		cap(q.batch.Exemplars) > keptItems/16 || cap(q.batch.Metadata) > keptItems/16 || cap(q.table.symbols) > keptItems ||
-		cap(q.unknown) > keptItems/16 {
+		cap(q.unknown) > keptItems/16 || cap(q.newFamilies) > keptItems/16 {
 		return
 	}
 	q.wire, q.body = q.wire[:0], q.body[:0]
@@ -132,29 +138,36 @@ func (q *request) rewind() {
 	q.batch.Reset()
 	q.series = q.series[:0]
 	q.copied = q.copied[:0]
-	q.seriesSeen, q.charged = 0, 0
+	q.seriesSeen, q.charged, q.resolving = 0, 0, false
 	clear(q.unknown)
 	q.unknown, q.unknownRows = q.unknown[:0], q.unknownRows[:0]
 	q.sets.Clear()
 	q.table.reset()
 	q.filter.reset()
+	q.anyMetadata, q.newFamilies = false, q.newFamilies[:0]
 	q.report.reset()
 }
 
-// expansionOfBody is how many times DecodedBytesMax the decoded form of a request
-// may take in memory. Float samples need at most 16 bytes for 9 on the wire; only
-// messages that say nothing (two bytes for a histogram of 300) need more.
-const expansionOfBody = 2
-
-// charge accounts for memory beyond the body's own size that decoding needs, in
-// steps, so that a request of empty messages is stopped before it becomes large.
+// charge accounts for memory beyond the body's own size that decoding needs, and for
+// work that grows faster than the body. The walk may need as much again as the
+// largest body has bytes, and label sets of new series as much again: float samples
+// need 16 bytes for 18 on the wire, and only messages that say nothing (two bytes
+// for a histogram of 240) or that name long symbols over and over need more.
 func (q *request) charge(bytes int) error {
 	q.charged += int64(bytes)
 	if q.charged <= q.allowance {
 		return nil
 	}
-	if q.charged > expansionOfBody*q.limits.DecodedBytesMax {
-		return fmt.Errorf("%w: its decoded form needs more than %d bytes", errTooBig, expansionOfBody*q.limits.DecodedBytesMax)
+	return q.raiseAllowance()
+}
+
+func (q *request) raiseAllowance() error {
+	most := q.limits.DecodedBytesMax
+	if q.resolving {
+		most *= 2
+	}
+	if q.charged > most {
+		return fmt.Errorf("%w: its decoded form needs more than %d bytes", errTooBig, most)
 	}
 	step := max(chargeStepBytes, q.charged-q.allowance)
 	if err := q.hold(step); err != nil {
@@ -170,9 +183,10 @@ const chargeStepBytes = 64 << 10
 
 // What an item costs in memory.
 const (
-	sampleBytes    = 16 + 8
+	sampleBytes    = 16
+	startBytes     = 8
 	histogramBytes = 40 + 200
-	exemplarBytes  = 64
+	exemplarBytes  = 64 + 32
 	symbolBytes    = 24
 	unknownBytes   = 40
 )
@@ -235,19 +249,42 @@ func (q *request) addSample(s sample) error {
 	}
 	b := &q.batch
 	if s.startMillis != 0 || len(b.Starts) > 0 {
-		q.padStarts()
-		b.Starts = append(b.Starts, s.startMillis)
+		if err := q.padStarts(); err != nil {
+			return err
+		}
+		if err := q.charge(startBytes); err != nil {
+			return err
+		}
+		b.Starts = append(roomy(b.Starts), s.startMillis)
 	}
-	b.Times = append(b.Times, s.timeMillis)
-	b.Values = append(b.Values, s.bits)
+	b.Times = append(roomy(b.Times), s.timeMillis)
+	b.Values = append(roomy(b.Values), s.bits)
 	return nil
 }
 
 // padStarts brings the column of start timestamps to the length of the times.
-func (q *request) padStarts() {
-	for len(q.batch.Starts) < len(q.batch.Times) {
-		q.batch.Starts = append(q.batch.Starts, 0)
+func (q *request) padStarts() error {
+	b := &q.batch
+	missing := len(b.Times) - len(b.Starts)
+	if missing == 0 {
+		return nil
 	}
+	if err := q.charge(startBytes * missing); err != nil {
+		return err
+	}
+	at := len(b.Starts)
+	b.Starts = slices.Grow(b.Starts, missing)[:len(b.Times)]
+	clear(b.Starts[at:])
+	return nil
+}
+
+// roomy returns s with room for one more element. It doubles where append grows
+// large slices by a quarter, which makes garbage of five times their size.
+func roomy[S ~[]E, E any](s S) S {
+	if len(s) < cap(s) {
+		return s
+	}
+	return append(make(S, 0, max(64, 2*len(s))), s...)
 }
 
 // addHistogram decodes, checks and adds a histogram to the row that is being decoded.
@@ -265,7 +302,7 @@ func (q *request) addHistogram(m []byte) error {
 		q.report.add(arrival.ReasonInvalidHistogram, 1, err)
 		return nil
 	}
-	q.batch.Histograms = append(q.batch.Histograms, h)
+	q.batch.Histograms = append(roomy(q.batch.Histograms), h)
 	return nil
 }
 
@@ -279,17 +316,17 @@ func (q *request) checkHistogram(h *histogram.Histogram, fh *histogram.FloatHist
 // addExemplar checks and adds an exemplar to the row that is being decoded. The
 // labels are in q.sets.
 func (q *request) addExemplar(e arrival.Exemplar) error {
+	if err := q.charge(exemplarBytes); err != nil {
+		return err
+	}
 	ls, err := q.sets.Exemplar()
 	if err != nil {
 		q.report.add(arrival.ReasonInvalidExemplar, 1, err)
 		return nil
 	}
-	if err := q.charge(exemplarBytes + int(ls.ByteSize())); err != nil {
-		return err
-	}
 	e.Labels = ls
 	e.Row = uint32(len(q.batch.Rows))
-	q.batch.Exemplars = append(q.batch.Exemplars, e)
+	q.batch.Exemplars = append(roomy(q.batch.Exemplars), e)
 	return nil
 }
 

@@ -26,6 +26,7 @@ func (q *request) resolve(ctx context.Context) error {
 
 // collectUnknown parses the labels of the rows without a ref.
 func (q *request) collectUnknown() error {
+	q.resolving = true
 	for i := range q.batch.Rows {
 		row := &q.batch.Rows[i]
 		if row.Ref != 0 {
@@ -44,7 +45,7 @@ func (q *request) collectUnknown() error {
 		if err := q.charge(unknownBytes + int(ls.ByteSize())); err != nil {
 			return err
 		}
-		q.unknown = append(q.unknown, arrival.Unknown{Key: row.Key, Labels: ls})
+		q.unknown = append(roomy(q.unknown), arrival.Unknown{Key: row.Key, Labels: ls})
 		q.unknownRows = append(q.unknownRows, uint32(i))
 	}
 	return nil

@@ -3,7 +3,6 @@ package remotewrite
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 
 	"varve/arrival"
 )
@@ -13,14 +12,6 @@ import (
 var errGuess = errors.New("series message is not labels and one sample")
 
 var errSeriesMax = errors.New("more series in a request than allowed")
-
-// A series message of 1.0 nearly always ends in one Sample message with a value
-// and a time of six bytes. This is its shape, 18 bytes in all.
-const (
-	tailBytes = 18
-	tailHead  = 2<<3 | wireBytes | 16<<8 | (1<<3|wireFixed8)<<16 // tag, length, tag of the value
-	tailTime  = 2<<3 | wireVarint                                // tag of the time, at byte 11
-)
 
 // walk1 walks a WriteRequest and fills the batch.
 //
@@ -32,6 +23,10 @@ const (
 func (q *request) walk1(guess bool) error {
 	b := q.body
 	for i := 0; i < len(b); {
+		if start, end, ok := shortField(b, i, 1<<3|wireBytes); ok && guess && q.seriesSeen < q.limits.SeriesMax && q.guess1(start, end) {
+			i = end
+			continue
+		}
 		tag, j := tagAt(b, i)
 		if j < 0 {
 			return errMalformed
@@ -51,16 +46,14 @@ func (q *request) walk1(guess bool) error {
 			return errMalformed
 		}
 		i = end
-		switch {
-		case field == 3:
-			if err := q.metadata1(b[start:end]); err != nil {
-				return err
-			}
-		case guess && q.seriesSeen < q.limits.SeriesMax && q.guess1(start, end):
-		default:
-			if err := q.series1(start, end); err != nil {
-				return err
-			}
+		var err error
+		if field == 3 {
+			err = q.metadata1(b[start:end])
+		} else {
+			err = q.series1(start, end)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -69,30 +62,25 @@ func (q *request) walk1(guess bool) error {
 // guess1 adds the row of the series message body[start:end] if it looks like labels
 // and one sample.
 func (q *request) guess1(start, end int) bool {
-	if end-start <= tailBytes {
+	if end-start <= usualBytes {
 		return false
 	}
-	split := end - tailBytes
-	m := q.body[split:end:end]
-	head := binary.LittleEndian.Uint32(m)
-	if head&0xff_ffff != tailHead || m[11] != tailTime {
-		return false
-	}
-	t, ok := sixByteVarint(binary.LittleEndian.Uint64(m[10:]) >> 16)
+	split := end - usualBytes
+	millis, bits, ok := usualSample(q.body[split:end:end])
 	if !ok {
 		return false
 	}
 	// Before the only sample there is a label, whose end could be anything, but
 	// hardly the shape of another sample.
-	if split-start >= tailBytes && binary.LittleEndian.Uint32(q.body[split-tailBytes:])&0xff_ffff == tailHead {
+	if split-start >= usualBytes && binary.LittleEndian.Uint32(q.body[split-usualBytes:])&0xff_ffff == usualHead {
 		return false
 	}
 	b := &q.batch
 	b.Rows = append(b.Rows, arrival.Row{Key: q.seeds.series.Hash(q.body[start:split]), First: uint32(len(b.Times)), Count: 1})
 	q.series = append(q.series, series{from: uint32(start), to: uint32(split), guessed: true})
 	q.seriesSeen++
-	b.Times = append(b.Times, t)
-	b.Values = append(b.Values, binary.LittleEndian.Uint64(m[3:]))
+	b.Times = append(b.Times, millis)
+	b.Values = append(b.Values, bits)
 	return true
 }
 
@@ -108,7 +96,7 @@ func (q *request) series1(i, end int) error {
 	q.endSeries(m)
 	if q.seriesSeen > q.limits.SeriesMax {
 		q.drop(m, arrival.ReasonInvalidSeries)
-		q.report.example(fmt.Errorf("%w: %d", errSeriesMax, q.limits.SeriesMax))
+		q.report.example(errSeriesMax)
 		return nil
 	}
 	if q.items(m) == 0 {

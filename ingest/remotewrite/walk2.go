@@ -1,9 +1,9 @@
 package remotewrite
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"unsafe"
 
 	"varve/arrival"
 )
@@ -23,10 +23,17 @@ var (
 const noSymbol = ^uint32(0)
 
 // symbol is an entry of a request's table: where its bytes lie in the body, and
-// their hash. A series' key is the hash of the hashes of its symbols, names and
-// values in turn, so the label bytes are read once a request however many series
-// share them. All are of 128 bits under secret seeds: two label sets with the same
-// key would need a collision.
+// their hash of 128 bits under a secret seed.
+//
+// The key of a series is made from the hashes of its symbols, names and values in
+// turn, so that label bytes are read once a request however many series share
+// them. Each 64-bit half of the key is the sum of the halves of the hashes, each
+// multiplied by an odd number that belongs to its place in the list and is as secret
+// as the seed. Two different lists have the same sum only if the products of what
+// they differ in cancel out in both halves. For numbers that a sender neither knows
+// nor can choose the odds are 2^-64 for each half, or a few bits worse where a
+// difference is even, and so about 2^-120 for a pair of lists; symbols swapped
+// within a list count as differences, because no two places have the same number.
 type symbol struct {
 	key      arrival.Key
 	from, to uint32
@@ -39,13 +46,38 @@ type symbolTable struct {
 	complete bool
 	// metricName is the index of the first symbol "__name__", or noSymbol.
 	metricName uint32
-	// refs and keys are the labels of the series that is being walked.
+	// refs are the labels of the series that is being walked, key their key so far.
 	refs []uint32
-	keys []arrival.Key
+	key  arrival.Key
+	// places are the secret numbers of the places in a list.
+	places []arrival.Key
 }
 
+// newPlaces returns the numbers of a list's places.
+func newPlaces(seed arrival.Seed, places int) []arrival.Key {
+	out := make([]arrival.Key, places)
+	for i := range out {
+		k := seed.Hash(binary.LittleEndian.AppendUint64(nil, uint64(i)))
+		out[i] = arrival.Key{Hi: k.Hi | 1, Lo: k.Lo | 1}
+	}
+	return out
+}
+
+// add adds a reference to the list of the series. There must be a place for it and
+// the symbol must exist.
+func (t *symbolTable) add(ref uint32) {
+	place, k := &t.places[len(t.refs)], &t.symbols[ref].key
+	t.key.Hi += place.Hi * k.Hi
+	t.key.Lo += place.Lo * k.Lo
+	t.refs = append(t.refs, ref)
+}
+
+// clear empties the list of the series.
+func (t *symbolTable) clear() { t.refs, t.key = t.refs[:0], arrival.Key{} }
+
 func (t *symbolTable) reset() {
-	t.symbols, t.refs, t.keys = t.symbols[:0], t.refs[:0], t.keys[:0]
+	t.symbols = t.symbols[:0]
+	t.clear()
 	t.complete, t.metricName = false, noSymbol
 }
 
@@ -70,6 +102,10 @@ func (q *request) walk2() error {
 func (q *request) fields2(withSeries bool) error {
 	b := q.body
 	for i := 0; i < len(b); {
+		if start, end, ok := shortField(b, i, 5<<3|wireBytes); ok && withSeries && q.usual2(start, end) {
+			i = end
+			continue
+		}
 		tag, j := tagAt(b, i)
 		if j < 0 {
 			return errMalformed
@@ -114,14 +150,73 @@ func (q *request) symbol(start, end int) error {
 	if q.table.metricName == noSymbol && string(b) == string(metricNameLabel) {
 		q.table.metricName = uint32(len(q.table.symbols))
 	}
-	q.table.symbols = append(q.table.symbols, symbol{key: q.seeds.symbol.Hash(b), from: uint32(start), to: uint32(end)})
+	q.table.symbols = append(roomy(q.table.symbols), symbol{key: q.seeds.symbol.Hash(b), from: uint32(start), to: uint32(end)})
 	return nil
 }
 
-// symbolBytes returns the bytes of a symbol.
-func (q *request) symbolBytes(ref uint32) []byte {
+// symbolText returns the bytes of a symbol.
+func (q *request) symbolText(ref uint32) []byte {
 	s := q.table.symbols[ref]
 	return q.body[s.from:s.to]
+}
+
+// usual2 adds the row of the series message body[start:end] if it is what senders
+// send nearly always: packed label references, one sample without a start
+// timestamp, and maybe metadata, in this order and without fault. It returns false
+// and has changed nothing for every other message.
+func (q *request) usual2(start, end int) bool {
+	t := &q.table
+	b := q.body[start:end:end]
+	if len(b) < 2+usualBytes || b[0] != 1<<3|wireBytes || b[1] >= 0x80 || int(b[1]) > len(b)-2-usualBytes ||
+		q.seriesSeen >= q.limits.SeriesMax || len(t.symbols) == 0 || t.symbols[0].from != t.symbols[0].to {
+		return false
+	}
+	rest := b[2+b[1]:]
+	millis, bits, ok := usualSample(rest)
+	if !ok {
+		return false
+	}
+	s := series{from: uint32(start), to: uint32(end)}
+	if rest = rest[usualBytes:]; len(rest) > 0 {
+		if len(rest) < 2 || rest[0] != 5<<3|wireBytes || rest[1] >= 0x80 || int(rest[1]) != len(rest)-2 || s.metadata2(rest[2:]) != nil {
+			return false
+		}
+	}
+	if !t.usualRefs(b[2:2+b[1]]) || s.hasMetadata && q.familySymbols(&s) != nil {
+		return false
+	}
+	q.seriesSeen++
+	batch := &q.batch
+	batch.Rows = append(batch.Rows, arrival.Row{Key: t.key, First: uint32(len(batch.Times)), Count: 1})
+	q.series = append(q.series, s)
+	if len(batch.Starts) > 0 {
+		batch.Starts = append(batch.Starts, 0)
+	}
+	batch.Times = append(batch.Times, millis)
+	batch.Values = append(batch.Values, bits)
+	return true
+}
+
+// usualRefs reads packed references below 2^21 into the table. It returns false if
+// anything is wrong with them.
+func (t *symbolTable) usualRefs(b []byte) bool {
+	t.clear()
+	for i := 0; i < len(b); {
+		x := uint32(b[i])
+		i++
+		for shift := 7; x>>shift != 0; shift += 7 {
+			if i == len(b) || shift > 14 {
+				return false
+			}
+			x = x&(1<<shift-1) | uint32(b[i])<<shift
+			i++
+		}
+		if x >= uint32(len(t.symbols)) || len(t.refs) == len(t.places) {
+			return false
+		}
+		t.add(x)
+	}
+	return len(t.refs)%2 == 0
 }
 
 // series2 walks the series message body[start:end].
@@ -134,12 +229,14 @@ func (q *request) series2(start, end int) error {
 	if err != nil {
 		return err
 	}
-	q.applyCreated(m, created)
+	if err := q.applyCreated(m, created); err != nil {
+		return err
+	}
 	q.endSeries(m)
 	reason := arrival.ReasonNone
 	switch {
 	case q.seriesSeen > q.limits.SeriesMax:
-		reason, refused = arrival.ReasonInvalidSeries, fmt.Errorf("%w: %d", errSeriesMax, q.limits.SeriesMax)
+		reason, refused = arrival.ReasonInvalidSeries, errSeriesMax
 	case len(q.table.symbols) == 0 || q.table.symbols[0].from != q.table.symbols[0].to:
 		reason, refused = arrival.ReasonInvalidSymbols, errSymbols
 	case errors.Is(refused, errManyLabels):
@@ -157,23 +254,16 @@ func (q *request) series2(start, end int) error {
 	if q.items(m) == 0 {
 		return q.metadataOnly(&s)
 	}
-	q.batch.Rows = append(q.batch.Rows, arrival.Row{Key: q.listKey(), First: first, Count: uint32(len(q.batch.Times)) - first})
+	q.batch.Rows = append(q.batch.Rows, arrival.Row{Key: q.table.key, First: first, Count: uint32(len(q.batch.Times)) - first})
 	q.series = append(q.series, s)
 	return nil
-}
-
-// listKey is the key of the labels in the table's keys.
-func (q *request) listKey() arrival.Key {
-	keys := q.table.keys
-	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(keys))), len(keys)*int(unsafe.Sizeof(arrival.Key{})))
-	return q.seeds.list.Hash(b)
 }
 
 // seriesFields2 decodes the fields of a series message into the columns, its label
 // references into the table. refused is what is wrong with the references.
 func (q *request) seriesFields2(s *series) (created int64, refused, err error) {
 	b := q.body[:s.to:s.to]
-	q.table.refs, q.table.keys = q.table.refs[:0], q.table.keys[:0]
+	q.table.clear()
 	var x uint64
 	for i := int(s.from); i < len(b); {
 		tag, j := tagAt(b, i)
@@ -184,7 +274,7 @@ func (q *request) seriesFields2(s *series) (created int64, refused, err error) {
 		switch {
 		case field == 1:
 			var outside error
-			if i, outside = q.labelRefs(b, j, tag); outside != nil {
+			if i, outside = q.labelRefs(b, j, tag); outside != nil && refused == nil {
 				refused = outside
 			}
 		case field >= 2 && field <= 5:
@@ -258,13 +348,14 @@ func (q *request) labelRefs(b []byte, i int, tag uint64) (next int, refused erro
 		}
 		ref := uint64(uint32(x))
 		switch {
-		case len(t.refs) >= 2*q.limits.LabelsMax:
-			refused = fmt.Errorf("%w: %d", errManyLabels, q.limits.LabelsMax)
+		case len(t.refs) == len(t.places):
+			refused = errManyLabels
 		case ref >= uint64(len(t.symbols)):
-			refused = fmt.Errorf("%w: %d of %d", errSymbolRange, ref, len(t.symbols))
+			if refused == nil {
+				refused = fmt.Errorf("%w: %d of %d", errSymbolRange, ref, len(t.symbols))
+			}
 		default:
-			t.refs = append(t.refs, uint32(ref))
-			t.keys = append(t.keys, t.symbols[ref].key)
+			t.add(uint32(ref))
 		}
 	}
 	return end, refused
@@ -272,13 +363,15 @@ func (q *request) labelRefs(b []byte, i int, tag uint64) (next int, refused erro
 
 // applyCreated gives the series' start timestamp, which drafts of 2.0 had instead of
 // one for each sample, to the samples since the mark that have none.
-func (q *request) applyCreated(m mark, created int64) {
+func (q *request) applyCreated(m mark, created int64) error {
 	if created == 0 {
-		return
+		return nil
 	}
 	b := &q.batch
 	if len(b.Times) > m.times {
-		q.padStarts()
+		if err := q.padStarts(); err != nil {
+			return err
+		}
 		for i := range b.Starts[m.times:] {
 			if at := &b.Starts[m.times+i]; *at == 0 {
 				*at = created
@@ -290,6 +383,7 @@ func (q *request) applyCreated(m mark, created int64) {
 			h.StartMillis = created
 		}
 	}
+	return nil
 }
 
 // parseLabels2 adds the pairs that a series message names to q.sets. Its
@@ -300,16 +394,25 @@ func (q *request) parseLabels2(s *series) error {
 		return err
 	}
 	refs := q.table.refs
+	bytes := 0
 	for k := 0; k+1 < len(refs); k += 2 {
-		q.sets.Add(text(q.symbolBytes(refs[k])), text(q.symbolBytes(refs[k+1])))
+		bytes += q.addPair(refs[k], refs[k+1])
 	}
-	return nil
+	return q.charge(bytes)
+}
+
+// addPair adds a pair of symbols to q.sets and returns its size, which a few bytes
+// of the body stand for.
+func (q *request) addPair(name, value uint32) int {
+	n, v := q.symbolText(name), q.symbolText(value)
+	q.sets.Add(text(n), text(v))
+	return len(n) + len(v)
 }
 
 // refsOf reads only the label references of a series message into the table.
 func (q *request) refsOf(s *series) (next int, refused, err error) {
 	b := q.body[:s.to:s.to]
-	q.table.refs, q.table.keys = q.table.refs[:0], q.table.keys[:0]
+	q.table.clear()
 	i := int(s.from)
 	for i < len(b) {
 		tag, j := tagAt(b, i)
@@ -335,7 +438,7 @@ func (q *request) exemplar2(b []byte) error {
 	var e arrival.Exemplar
 	var refused error
 	var name uint32
-	n := 0
+	n, bytes := 0, 0
 	for i := 0; i < len(b); {
 		tag, j := tagAt(b, i)
 		if j < 0 {
@@ -350,18 +453,22 @@ func (q *request) exemplar2(b []byte) error {
 		i = packedVarints(b, j, tag, func(x uint64) {
 			ref := uint32(x)
 			switch {
+			case refused != nil:
 			case uint64(ref) >= uint64(len(q.table.symbols)):
 				refused = fmt.Errorf("%w: %d of %d", errSymbolRange, ref, len(q.table.symbols))
 			case n%2 == 0:
 				name = ref
-			case refused == nil:
-				q.sets.Add(text(q.symbolBytes(name)), text(q.symbolBytes(ref)))
+			default:
+				bytes += q.addPair(name, ref)
 			}
 			n++
 		})
 		if i < 0 {
 			return errMalformed
 		}
+	}
+	if err := q.charge(bytes); err != nil {
+		return err
 	}
 	if refused == nil && n%2 != 0 {
 		refused = errSymbolCount

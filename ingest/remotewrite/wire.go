@@ -58,6 +58,25 @@ func bytesAt(b []byte, i int) (start, end int) {
 	return j, j + int(n)
 }
 
+// shortField reads at b[i] a length-delimited field with the one-byte tag and a
+// length of one or two bytes, as nearly every field that repeats has them. ok is
+// false for all others, which bytesAt then looks at.
+func shortField(b []byte, i int, tag byte) (start, end int, ok bool) {
+	if len(b)-i < 3 || b[i] != tag {
+		return 0, 0, false
+	}
+	n := int(b[i+1])
+	start = i + 2
+	if n >= 0x80 {
+		if b[i+2] >= 0x80 {
+			return 0, 0, false
+		}
+		n = n&0x7f | int(b[i+2])<<7
+		start++
+	}
+	return start, start + n, n <= len(b)-start
+}
+
 // skip returns the index behind the value of a field that nobody needs, or -1.
 func skip(b []byte, i int, tag uint64) int {
 	switch tag & 7 {
@@ -198,6 +217,25 @@ func decodeSample(b []byte, starts bool) (s sample, ok bool) {
 		}
 	}
 	return s, true
+}
+
+// A series message nearly always has one Sample message with a value and a time of
+// six bytes, in 1.0 as its last 18 bytes. This is its shape.
+const (
+	usualBytes = 18
+	usualHead  = 2<<3 | wireBytes | 16<<8 | (1<<3|wireFixed8)<<16 // tag, length, tag of the value
+	usualTime  = 2<<3 | wireVarint                                // tag of the time, at byte 11
+)
+
+// usualSample reads a field of that shape at the start of b, which has at least
+// usualBytes.
+func usualSample(b []byte) (timeMillis int64, bits uint64, ok bool) {
+	b = b[:usualBytes:usualBytes]
+	if binary.LittleEndian.Uint32(b)&0xff_ffff != usualHead || b[11] != usualTime {
+		return 0, 0, false
+	}
+	timeMillis, ok = sixByteVarint(binary.LittleEndian.Uint64(b[10:]) >> 16)
+	return timeMillis, binary.LittleEndian.Uint64(b[3:]), ok
 }
 
 // text returns b as a string that shares its memory: it is valid until the buffer
