@@ -1,0 +1,147 @@
+# Every target that people use carries a ## comment; `make` prints them.
+# Each works in a fresh clone on Debian 12 with Go and installs or names what it lacks.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help run deps build install test vet unit gate check fmt fmt-check lint staticcheck vulncheck \
+	bench crash fuzz peers docs docs-check clean
+
+# What the build needs beyond Go. librocksdb-dev brings the compression libraries.
+PACKAGES := gcc g++ librocksdb-dev
+
+# The version is read from git here, since stamping by the go command fails in
+# checkouts that belong to another user.
+VERSION  := $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//' || true)
+VERSION  := $(or $(VERSION),0.1.0-dev)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+BRANCH   := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown)
+DATE     := $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+STAMP    := github.com/prometheus/common/version
+LDFLAGS  := -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION) -X $(STAMP).Branch=$(BRANCH) -X $(STAMP).BuildDate=$(DATE)
+
+export GOFLAGS += -buildvcs=false
+
+# Packages tested at once. Most tests use a core and a disk, so more than the
+# cores at hand only makes their deadlines tighter.
+PARALLEL ?= $(shell nproc 2>/dev/null || echo 2)
+
+# Linters are pinned in a module of their own, so that the product's go.mod stays
+# free of them and a second run needs no network.
+TOOL := go tool -modfile=tools/go.mod
+
+help: ## Print this list.
+	@echo "Varve: a long-term archive for Prometheus metrics."
+	@echo
+	@awk 'BEGIN { FS = ":[^#]*## " } /^[a-z][a-z0-9-]*:.* ## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+run: build ## Install what is missing, build, and serve: data in ./data, port 9095. ARGS adds flags.
+	@exec ./bin/varve serve $(ARGS)
+
+deps: ## Install the C++ compiler and RocksDB if they are missing (apt-get, with sudo unless root).
+	@if ! command -v go >/dev/null; then \
+		echo "make: there is no 'go' on the PATH. Install Go 1.26 or later, then run this again." >&2; exit 1; \
+	fi; \
+	if printf '#include <rocksdb/c.h>\n#include <zstd.h>\n#include <lz4.h>\n#include <snappy-c.h>\n#include <zlib.h>\n' \
+		| c++ -x c++ -E - >/dev/null 2>&1; then exit 0; fi; \
+	echo "make: a C++ compiler or the headers of RocksDB are missing, installing: $(PACKAGES)"; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "make: this is no Debian. Install a C++ compiler and RocksDB 7.8 with headers, then run this again." >&2; exit 1; \
+	fi; \
+	as_root=; \
+	if [ "$$(id -u)" != 0 ]; then \
+		if ! command -v sudo >/dev/null; then \
+			echo "make: installing needs root and there is no sudo. As root, run: apt-get update && apt-get install $(PACKAGES)" >&2; exit 1; \
+		fi; \
+		as_root=sudo; \
+	fi; \
+	if ! { $$as_root apt-get update -qq && $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends $(PACKAGES); }; then \
+		echo "make: apt-get failed, see above. Install $(PACKAGES) by hand, then run this again." >&2; exit 1; \
+	fi
+
+build: deps ## Build ./bin/varve.
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS)' -o bin/varve ./cmd/varve
+
+PREFIX ?= /usr/local
+install: build ## Install the binary below PREFIX (/usr/local).
+	install -D -m 0755 bin/varve $(DESTDIR)$(PREFIX)/bin/varve
+
+test: vet unit gate ## Run everything that a change must pass: vet, tests with the race detector, the gates' smoke share.
+
+# Upstream's iterators have a Seek that is not io.Seeker's, which vet takes for a slip.
+vet: deps ## Run go vet.
+	go vet -stdmethods=false ./...
+
+unit: deps ## Run the tests beside the code, house rules included, with the race detector.
+	go test -race -p $(PARALLEL) -timeout 15m $$(go list ./... | grep -v '/internal/gate')
+
+# The gates drive the built program as a black box: the go command cannot know that
+# it changed, hence -count=1. One at a time, since each loads the machine.
+gate: build ## Run the gates: kill -9, full disk, side by side with Prometheus. GATE_STRICT=1 forbids skips.
+	VARVE_BINARY=$(CURDIR)/bin/varve go test -race -count=1 -p 1 -v -timeout 20m ./internal/gate/...
+
+check: fmt-check vet lint staticcheck docs-check vulncheck ## Run the linters: gofmt, vet, house rules, staticcheck, documents, govulncheck.
+
+fmt: ## Format the Go code.
+	gofmt -w $$(git ls-files -co --exclude-standard '*.go')
+
+fmt-check: ## Name the Go files that are not formatted.
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted, run make fmt:" >&2; echo "$$unformatted" >&2; exit 1; fi
+
+lint: deps ## Test the house rules.
+	go test -count=1 ./internal/lint
+
+staticcheck: deps ## Run staticcheck.
+	$(TOOL) staticcheck ./...
+
+# The list of known vulnerabilities comes from the network. Without it there is
+# nothing to compare with, which is no fault of the code: said aloud, not failed.
+vulncheck: deps ## Compare with the Go vulnerability database, where it can be reached.
+	@output=$$($(TOOL) govulncheck ./... 2>&1) && { echo "$$output"; exit 0; }; \
+	status=$$?; echo "$$output"; \
+	if grep -q 'fetching vulnerabilities' <<<"$$output"; then \
+		echo "##########################################################################" >&2; \
+		echo "## NOT CHECKED FOR VULNERABILITIES: the database could not be reached.  ##" >&2; \
+		echo "## Run 'make vulncheck' again with network access before a release.     ##" >&2; \
+		echo "##########################################################################" >&2; \
+		exit 0; \
+	fi; \
+	exit $$status
+
+bench: build ## Run the benchmarks side by side with peers. ARGS chooses, see benchmarks/README.md.
+	go run ./benchmarks $(ARGS)
+
+# A cycle takes a few seconds; the limit leaves each twenty-five.
+N ?= 30
+crash: build ## Kill the server N times (30) under load, cut the power N/4 times, and check that nothing acknowledged is lost.
+	VARVE_BINARY=$(CURDIR)/bin/varve CRASH_CYCLES=$(N) go test ./internal/gate/crash -run '^(TestCrash|TestPowerCut)$$' \
+		-count=1 -v -timeout $$(( $(N) * 25 + 900 ))s
+
+FUZZTIME ?= 20s
+fuzz: deps ## Run every fuzz target for FUZZTIME (20s).
+	@grep -rEho --include='*_test.go' --exclude-dir=testdata '^func Fuzz\w*' . >/dev/null || { echo "there is no fuzz target" >&2; exit 1; }; \
+	grep -rEo --include='*_test.go' --exclude-dir=testdata '^func Fuzz\w*' . | sort | while IFS=: read -r file func; do \
+		name=$${func#func }; \
+		echo "== $$name in $$(dirname "$$file") for $(FUZZTIME)"; \
+		go test "$$(dirname "$$file")" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) </dev/null; \
+	done
+
+peers: deps ## Build the Prometheus 3 that Varve is compared with: minutes, once a machine.
+	./internal/gate/peers/build.sh
+
+docs: build ## Generate the configuration and flag references from the program.
+	./docs/generate ./bin/varve docs
+
+docs-check: build ## Fail if the generated references are not what the program says.
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	./docs/generate ./bin/varve "$$dir"; \
+	for page in "$$dir"/*.md; do \
+		diff -u "docs/$$(basename "$$page")" "$$page" || { echo "docs/$$(basename "$$page") is not what the program says, run make docs" >&2; exit 1; }; \
+	done
+
+clean: ## Remove what was built. ./data stays.
+	rm -rf bin
