@@ -91,7 +91,8 @@ type Options struct {
 type Events struct {
 	// Recovered tells at a start that the journal is read back: from how many records, and how long it took.
 	Recovered func(records, samples int, took time.Duration)
-	// Unacknowledged tells that the last commits before a crash were lost though written, which is legal: nobody was told of them.
+	// Damaged tells of damage that a start found: in the write-ahead log, which was
+	// set aside, or in the journal, in which case queries are refused.
 	Damaged func(err error)
 	// ReadOnly tells that the archive takes no writes (reason and error), or that it does again (empty reason).
 	ReadOnly func(reason string, err error)
@@ -245,6 +246,13 @@ func Open(dir string, o Options) (*Archive, error) {
 		defer a.done.Done()
 		a.replay(last)
 	}()
+	if o.SyncInterval > 0 {
+		a.done.Add(1)
+		go func() {
+			defer a.done.Done()
+			a.syncLoop()
+		}()
+	}
 	if !o.Manual {
 		a.done.Add(1)
 		go func() {

@@ -45,7 +45,7 @@ func Check(dir string, report func(Fault)) (CheckReport, error) {
 		db: db, report: report, series: roaring.New(),
 		metrics: map[format.Ref]format.PairID{}, pairs: map[format.PairID]bool{},
 		active: map[format.Day]*roaring.Bitmap{}, data: map[format.Day]*roaring.Bitmap{}, journal: map[format.Day]*roaring.Bitmap{},
-		marks: map[string]uint64{},
+		marks: map[string]uint64{}, seen: map[format.Ref]format.Day{},
 	}
 	err = errors.Join(
 		c.meta(filepath.Join(dir, ackName)), c.symbols(), c.seriesRecords(), c.lookups(),
@@ -70,6 +70,8 @@ type checker struct {
 	metrics map[format.Ref]format.PairID
 	// active is what the index says, data what runs say, journal what a start-up would add to both.
 	active, data, journal map[format.Day]*roaring.Bitmap
+	// seen remembers the last day of each series in journal: adding a ref again costs as much as the first time.
+	seen map[format.Ref]format.Day
 }
 
 func (c *checker) fault(f format.Family, key []byte, what string, args ...any) {
@@ -272,7 +274,11 @@ func (c *checker) journalled(ref format.Ref, t int64, seq uint64) error {
 	}
 	// A sample that is replayed comes to runs and index again, whatever is there.
 	if seq >= min(c.marks[format.MetaIndex], c.marks[format.MetaCut]) {
-		addTo(c.journal, format.DayOf(t), uint32(ref))
+		day := format.DayOf(t)
+		if last, ok := c.seen[ref]; !ok || last != day {
+			c.seen[ref] = day
+			addTo(c.journal, day, uint32(ref))
+		}
 	}
 	return nil
 }

@@ -237,7 +237,7 @@ func (d *diskFloor) check() error {
 	}
 	d.lastFree, d.lastTotal = free, total
 	if floor := d.floor(total); free < floor {
-		return fmt.Errorf("%w: %d bytes are free in %s, writes need %d; free space or lower storage.disk_floor", rocks.ErrNoSpace, free, d.dir, floor)
+		return fmt.Errorf("%w: %d bytes are free in %s, writes need %d; free space or lower storage.min_free", rocks.ErrNoSpace, free, d.dir, floor)
 	}
 	return nil
 }

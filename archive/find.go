@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"varve/archive/format"
@@ -56,7 +57,7 @@ func (v *view) find(ctx context.Context, mint, maxt int64, ms []*labels.Matcher)
 		found.Or(set)
 	}
 	if n := found.GetCardinality(); n > uint64(v.a.o.QuerySeriesMax) && allPostings(conditions) {
-		return nil, fmt.Errorf("%w: the selector matches %d series, the limit is %d; narrow it or raise query.series", ErrQueryLimit, n, v.a.o.QuerySeriesMax)
+		return nil, fmt.Errorf("%w: the selector matches %d series, the limit is %d; narrow it or raise query.max_series", ErrQueryLimit, n, v.a.o.QuerySeriesMax)
 	}
 	sel, err := v.sorted(found, ms)
 	if err != nil {
@@ -64,7 +65,7 @@ func (v *view) find(ctx context.Context, mint, maxt int64, ms []*labels.Matcher)
 	}
 	sel.filter(conditions)
 	if n := len(sel.refs); n > v.a.o.QuerySeriesMax {
-		return nil, fmt.Errorf("%w: the selector matches %d series, the limit is %d; narrow it or raise query.series", ErrQueryLimit, n, v.a.o.QuerySeriesMax)
+		return nil, fmt.Errorf("%w: the selector matches %d series, the limit is %d; narrow it or raise query.max_series", ErrQueryLimit, n, v.a.o.QuerySeriesMax)
 	}
 	return sel, nil
 }
@@ -228,7 +229,7 @@ func (s *selection) filter(conditions []condition) {
 // sorted brings the series of a set in the order of their labels.
 func (v *view) sorted(set *roaring.Bitmap, ms []*labels.Matcher) (*selection, error) {
 	for _, m := range ms {
-		if m.Type == labels.MatchEqual && m.Name == labels.MetricName && m.Value != "" {
+		if m.Type == labels.MatchEqual && m.Name == model.MetricNameLabel && m.Value != "" {
 			return v.a.orders.of(v.a.cat, m.Value, set)
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 
 	"varve/archive/chunk"
 	"varve/archive/format"
@@ -90,12 +90,12 @@ func (l *loader) byMetric(sel *selection) (map[format.PairID][]int32, error) {
 	lastName, id := "", format.PairID(0)
 	known := false
 	for i, ls := range sel.labels {
-		name := ls.Get(labels.MetricName)
+		name := ls.Get(model.MetricNameLabel)
 		if !known || name != lastName {
 			lastName, known, id = name, true, 0
 			if name != "" {
 				var err error
-				if id, err = l.v.a.cat.findPair(labels.MetricName, name); err != nil {
+				if id, err = l.v.a.cat.findPair(model.MetricNameLabel, name); err != nil {
 					return nil, err
 				}
 			}

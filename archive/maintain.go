@@ -26,6 +26,7 @@ type upkeep struct {
 	lastReason   string
 
 	key, value []byte // scratch of cutPage, guarded by the archive's lock
+	joiner     joiner // likewise
 }
 
 const (
@@ -48,6 +49,22 @@ func (a *Archive) maintainLoop() {
 		case <-tick.C:
 			if err := a.Maintain(false); err != nil && a.o.Events.Maintenance != nil {
 				a.o.Events.Maintenance(err)
+			}
+		}
+	}
+}
+
+// syncLoop makes durable what was acknowledged before it was, every SyncInterval.
+func (a *Archive) syncLoop() {
+	tick := time.NewTicker(a.o.SyncInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-a.stop:
+			return
+		case <-tick.C:
+			if err := a.db.SyncWAL(); err != nil {
+				a.state.failed(err)
 			}
 		}
 	}
@@ -364,20 +381,16 @@ func (a *Archive) dropIdlePages() {
 	}
 }
 
-// acknowledge writes how far was acknowledged beside the database.
+// acknowledge writes beside the database how far it is durable.
 func (a *Archive) acknowledge() error {
+	a.mu.Lock()
+	durable := a.durable
+	a.mu.Unlock()
 	if a.o.SyncInterval > 0 {
-		a.mu.Lock()
-		durable := a.durable
-		a.mu.Unlock()
 		if err := a.db.SyncWAL(); err != nil {
 			a.state.failed(err)
 			return err
 		}
-		return a.ack.write(uint64(durable))
 	}
-	a.mu.Lock()
-	durable := a.durable
-	a.mu.Unlock()
 	return a.ack.write(uint64(durable))
 }

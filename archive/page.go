@@ -52,9 +52,6 @@ const (
 	flagRare
 )
 
-// last time in the tail, which must not be empty.
-func (s *openSeries) lastMillis() int64 { return s.base + int64(s.tail[s.n-1].delta) }
-
 // piece is a coded part of an open run.
 type piece struct {
 	previous uint32 // like openSeries.head

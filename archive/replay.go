@@ -251,7 +251,7 @@ func (a *Archive) cutPage(runs *openRuns, p *page, g *group, seq format.Sequence
 		day := format.DayOf(slotStart)
 		key := format.HotKey{Day: day, Slot: format.SlotOf(slotStart), Metric: s.metric, Ref: p.first + format.Ref(slot), Sequence: seq}
 		a.upkeep.key = key.Append(a.upkeep.key[:0])
-		a.upkeep.value = chunk.AppendRun(a.upkeep.value[:0], a.upkeep.key, uint64(first), pieces)
+		a.upkeep.value = chunk.AppendRun(a.upkeep.value[:0], a.upkeep.key, uint64(first), a.upkeep.joiner.join(pieces))
 		g.batch.Put(family(format.FamilyHot), a.upkeep.key, a.upkeep.value)
 		cut++
 		for i := range pieces {

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"sync"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -42,7 +41,7 @@ func (v *view) selectSeries(ctx context.Context, hints *storage.SelectHints, g g
 		justSeries = hints.Func == "series"
 		limit = hints.Limit
 	}
-	s := &seriesSet{v: v, grid: g, mint: mint, maxt: maxt, at: -1, done: make(chan struct{})}
+	s := &seriesSet{v: v, ctx: ctx, grid: g, mint: mint, maxt: maxt, at: -1, done: make(chan struct{})}
 	if mint > maxt {
 		close(s.done)
 		return s
@@ -63,6 +62,7 @@ func (v *view) selectSeries(ctx context.Context, hints *storage.SelectHints, g g
 // seriesSet is the answer of a Select.
 type seriesSet struct {
 	v          *view
+	ctx        context.Context
 	grid       grid
 	mint, maxt int64
 
@@ -71,8 +71,7 @@ type seriesSet struct {
 	data []samples
 	err  error
 
-	at   int
-	once sync.Once
+	at int
 }
 
 func (s *seriesSet) read(ctx context.Context, ms []*labels.Matcher, justSeries bool, limit int) error {
@@ -107,7 +106,7 @@ func (s *seriesSet) Next() bool {
 }
 
 func (s *seriesSet) At() storage.Series {
-	return &series{labels: s.sel.labels[s.at], samples: &s.data[s.at], mint: s.mint, maxt: s.maxt, grid: s.grid}
+	return &series{ctx: s.ctx, labels: s.sel.labels[s.at], samples: &s.data[s.at], mint: s.mint, maxt: s.maxt, grid: s.grid}
 }
 
 func (s *seriesSet) Err() error {
@@ -119,6 +118,7 @@ func (*seriesSet) Warnings() annotations.Annotations { return nil }
 
 // series is a series with its coded samples. Its iterators are independent of each other.
 type series struct {
+	ctx        context.Context // of the Select; decoding ends with it
 	labels     labels.Labels
 	samples    *samples
 	mint, maxt int64
@@ -132,15 +132,6 @@ func (s *series) Labels() labels.Labels { return s.labels }
 func (s *series) Within(mint, maxt int64) storage.Series {
 	w := *s
 	w.mint, w.maxt = max(s.mint, mint), min(s.maxt, maxt)
-	return &w
-}
-
-// WithinSteps is Within for an instant selector that is evaluated at the steps from
-// firstMillis to lastMillis, as SelectSteps has it.
-func (s *series) WithinSteps(mint, maxt, firstMillis, lastMillis, stepMillis int64) storage.Series {
-	w := *s
-	w.mint, w.maxt = max(s.mint, mint), min(s.maxt, maxt)
-	w.grid = grid{first: firstMillis, last: lastMillis, step: stepMillis, lookback: firstMillis - mint + 1}
 	return &w
 }
 
@@ -166,7 +157,11 @@ type seriesIterator struct {
 }
 
 func (it *seriesIterator) decode(s *series) error {
-	var err error
+	// The engine looks at its context between series of a step, not while it asks for them.
+	err := s.ctx.Err()
+	if err != nil {
+		return err
+	}
 	if it.pieces, it.scratch, err = s.samples.pieces(it.pieces[:0], it.scratch); err != nil {
 		return err
 	}

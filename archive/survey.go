@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 
 	"varve/archive/format"
 	"varve/rocks"
@@ -191,7 +191,7 @@ func (s *surveyor) rank(out *Survey, sampleBytes func(format.PairID) (uint64, er
 		l.Count++
 		// A pair's text stands under its id and under itself.
 		l.Bytes += s.bytes[id] + 2*uint64(len(p.name)+len(p.value))
-		if p.name != labels.MetricName {
+		if p.name != model.MetricNameLabel {
 			continue
 		}
 		all.Or(set)

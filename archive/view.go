@@ -88,7 +88,7 @@ func (v *view) Close() error {
 // take counts bytes that the query holds.
 func (v *view) take(n int) error {
 	if total := v.bytes.Add(int64(n)); total > v.a.o.QueryBytesMax {
-		return fmt.Errorf("%w: the query needs more than %d bytes of coded samples; ask for a shorter time range or fewer series, or raise query.bytes", ErrQueryLimit, v.a.o.QueryBytesMax)
+		return fmt.Errorf("%w: the query needs more than %d bytes of coded samples; ask for a shorter time range or fewer series, or raise query.max_size", ErrQueryLimit, v.a.o.QueryBytesMax)
 	}
 	return nil
 }

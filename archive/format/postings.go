@@ -108,6 +108,7 @@ func addRuns(set *roaring.Bitmap, body []byte, base uint32) error {
 	if len(body)%4 != 0 {
 		return corrupt("run container of %d bytes", len(body))
 	}
+	var words [containerSize / 64]uint64
 	next := uint32(0)
 	for i := 0; i < len(body); i += 4 {
 		first := uint32(binary.LittleEndian.Uint16(body[i:]))
@@ -115,9 +116,10 @@ func addRuns(set *roaring.Bitmap, body []byte, base uint32) error {
 		if first < next || end > containerSize {
 			return corrupt("run container out of order")
 		}
-		set.AddRange(uint64(base)+uint64(first), uint64(base)+uint64(end))
+		setRange(&words, first, end)
 		next = end
 	}
+	addWords(set, &words, base)
 	return nil
 }
 
@@ -125,23 +127,35 @@ func addBitmap(set *roaring.Bitmap, body []byte, base uint32) error {
 	if len(body) != containerSize/8 {
 		return corrupt("bitmap container of %d bytes", len(body))
 	}
-	values := make([]uint32, 0, 4096)
-	for i, w := range body {
-		for w != 0 {
-			bit := w & -w
-			values = append(values, base+uint32(i)*8+uint32(trailing(bit)))
-			w ^= bit
-		}
+	var words [containerSize / 64]uint64
+	for i := range words {
+		words[i] = binary.LittleEndian.Uint64(body[8*i:])
 	}
-	set.AddMany(values)
+	addWords(set, &words, base)
 	return nil
 }
 
-func trailing(bit byte) int {
-	n := 0
-	for bit > 1 {
-		bit >>= 1
-		n++
+// setRange sets the bits from first (inclusive) to end (exclusive), at least one.
+func setRange(words *[containerSize / 64]uint64, first, end uint32) {
+	i, last := first/64, (end-1)/64
+	head, tail := ^uint64(0)<<(first%64), ^uint64(0)>>(63-(end-1)%64)
+	if i == last {
+		words[i] |= head & tail
+		return
 	}
-	return n
+	words[i] |= head
+	for i++; i < last; i++ {
+		words[i] = ^uint64(0)
+	}
+	words[last] |= tail
+}
+
+// addWords adds 65,536 bits at once. Adding runs or values one by one to a roaring
+// container that has many is quadratic.
+func addWords(set *roaring.Bitmap, words *[containerSize / 64]uint64, base uint32) {
+	b := roaring.FromDense(words[:], true)
+	if base != 0 {
+		b = roaring.AddOffset64(b, int64(base))
+	}
+	set.Or(b)
 }

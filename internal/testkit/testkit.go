@@ -174,4 +174,3 @@ func (s *Storage) Close() error {
 }
 
 var _ storage.Storage = (*Storage)(nil)
-
