@@ -1,0 +1,57 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"varve/config"
+)
+
+// errTLSChanged is the mistake of a reload that would need another listener.
+var errTLSChanged = errors.New("web.config_file: TLS can only be switched on or off at a start; restart the server")
+
+// reload reads the configuration again and puts into effect what can change
+// without a restart. After an error everything is as before.
+func (s *server) reload() error {
+	s.reloadMu.Lock()
+	defer s.reloadMu.Unlock()
+	waiting, err := s.tryReload()
+	s.reloadGood.Store(err == nil)
+	if err != nil {
+		s.o.logger.Error("The configuration was not changed.", "file", s.o.configFile, "err", err)
+		return err
+	}
+	s.reloadedAt.Store(time.Now().UnixMilli())
+	s.o.logger.Info("The configuration was read again.", "file", s.o.configFile)
+	if len(waiting) > 0 {
+		s.o.logger.Warn("Some keys take effect at the next start.", "keys", strings.Join(waiting, ", "))
+	}
+	return nil
+}
+
+// tryReload builds everything that may fail before it changes anything. It
+// returns the keys that wait for the next start.
+func (s *server) tryReload() (waiting []string, err error) {
+	next, err := config.Read(s.o.configFile, s.o.flags.apply)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := newPolicy(next)
+	if err != nil {
+		return nil, err
+	}
+	if policy.TLS() != s.guard.Policy().TLS() {
+		return nil, errTLSChanged
+	}
+	effective, waiting := config.Reloaded(s.current.Load(), next)
+	if err := s.scrape.apply(effective.SelfScrape); err != nil {
+		return nil, err
+	}
+	if err := s.o.logLevel.Set(effective.Log.Level); err != nil {
+		return nil, err
+	}
+	s.guard.Set(policy)
+	s.current.Store(effective)
+	return waiting, nil
+}

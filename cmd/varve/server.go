@@ -1,0 +1,278 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/common/promslog"
+	"github.com/prometheus/prometheus/model/labels"
+	v1 "github.com/prometheus/prometheus/web/api/v1"
+
+	"varve/api"
+	"varve/api/access"
+	"varve/archive"
+	"varve/config"
+	"varve/ingest"
+	"varve/ingest/remotewrite"
+	"varve/query"
+)
+
+// drainTimeout is how long open requests may take after a stop was asked for. It
+// leaves 5 s of the 30 s after which service managers kill to close the archive.
+const drainTimeout = 25 * time.Second
+
+// syncAlways is the value of storage.sync that syncs before acknowledging.
+const syncAlways = "always"
+
+type serverOptions struct {
+	config     *config.Config
+	configFile string
+	flags      *overrides
+	logger     *slog.Logger
+	logLevel   *promslog.Level
+	address    net.Addr
+}
+
+// server is the whole process:
+//
+//	    senders            Grafana, scrapers, operators
+//	       |                         |
+//	+------v-------------------------v------+
+//	| web: api.Server > access.Guard        |   answers 503 until there is an API
+//	+------+-------------------------+------+
+//	       |                  +------v------+
+//	       |                  |  api.API    |   upstream's web/api/v1, federation, status
+//	       |                  +------+------+
+//	+------v------+           +------v------+      +-----------+
+//	| remotewrite |           |   query     |      | scrape    |  own metrics, job varve
+//	+------+------+           +------+------+      +-----+-----+
+//	       |                         |                   | ingest.Appendable
+//	       | ingest.Sink             | storage.Queryable |
+//	+------v-------------------------v-------------------v-----+
+//	| archive                                                  |
+//	+------+---------------------------------------------------+
+//	       |
+//	     rocks
+//
+// The web server and the self scrape exist from the start; the archive is opened
+// by its actor of the run group, which then puts together what stands on it.
+type server struct {
+	o           serverOptions
+	dataDir     string
+	externalURL *url.URL
+	started     time.Time
+
+	engineBytes, heapLimitBytes int64
+
+	registry *prometheus.Registry
+	metrics  *serverMetrics
+	guard    *access.Guard
+	web      *api.Server
+	scrape   *selfScrape
+
+	quit     chan struct{}
+	quitOnce sync.Once
+	// stopping is closed to make the archive's actor end.
+	stopping chan struct{}
+	closeErr error // of the archive; set before the group ends
+
+	// reloadMu is held while a configuration is read and put into effect, and while
+	// what depends on one is put together late.
+	reloadMu sync.Mutex
+	// current is the configuration in effect.
+	current    atomic.Pointer[config.Config]
+	reloadedAt atomic.Int64 // Unix ms of the last good one
+	reloadGood atomic.Bool
+}
+
+// newServer builds everything that needs no archive.
+func newServer(o serverOptions) (*server, error) {
+	c := o.config
+	s := &server{o: o, started: time.Now(), registry: prometheus.NewRegistry(), quit: make(chan struct{}), stopping: make(chan struct{})}
+	s.current.Store(c)
+	s.reloadGood.Store(true)
+	s.reloadedAt.Store(s.started.UnixMilli())
+	var err error
+	if s.dataDir, err = filepath.Abs(c.Storage.Path); err != nil {
+		return nil, fmt.Errorf("storage.path: %w", err)
+	}
+	if s.externalURL, err = externalURL(c, o.address); err != nil {
+		return nil, err
+	}
+	s.engineBytes = engineBytes(c)
+	s.heapLimitBytes = limitHeap(s.engineBytes)
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.metrics = newServerMetrics(s.registry, s)
+
+	policy, err := newPolicy(c)
+	if err != nil {
+		return nil, err
+	}
+	if s.guard, err = access.NewGuard(policy, s.externalURL, api.DeniedCounter(s.registry)); err != nil {
+		return nil, fmt.Errorf("web.external_url: %w", err)
+	}
+	if s.web, err = api.NewServer(api.ServerOptions{Guard: s.guard, Connections: c.Web.MaxConnections, Logger: o.logger}); err != nil {
+		return nil, err
+	}
+	s.scrape, err = newSelfScrape(o.logger, s.registry, instanceOf(o.address))
+	return s, err
+}
+
+// runArchive opens the archive and everything on it, and closes it all when the
+// group stops.
+func (s *server) runArchive() error {
+	if err := os.MkdirAll(s.dataDir, 0o700); err != nil {
+		return fmt.Errorf("make the data directory: %w; choose another with --storage.path", err)
+	}
+	a, err := archive.Open(s.dataDir, s.archiveOptions())
+	if err != nil {
+		return fmt.Errorf("open %s: %w", s.dataDir, err)
+	}
+	engine, err := s.newEngine()
+	if err == nil {
+		err = s.useArchive(a, engine)
+	}
+	if err != nil {
+		return errors.Join(err, closeBoth(engine, a))
+	}
+	select {
+	case <-a.Started():
+		if err := a.StartError(); err != nil {
+			return errors.Join(fmt.Errorf("read the journal back: %w; run varve check data %s", err, s.dataDir), closeBoth(engine, a))
+		}
+		s.o.logger.Info("Ready.", "after", time.Since(s.started).Round(time.Millisecond).String())
+	case <-s.stopping:
+	}
+	<-s.stopping
+	s.closeErr = closeBoth(engine, a)
+	return nil
+}
+
+func closeBoth(engine *query.Engine, a *archive.Archive) error {
+	var err error
+	if engine != nil {
+		err = engine.Close()
+	}
+	if closeErr := a.Close(); closeErr != nil {
+		err = errors.Join(err, fmt.Errorf("close the archive: %w", closeErr))
+	}
+	return err
+}
+
+// useArchive puts together what stands on the archive and lets requests in.
+func (s *server) useArchive(a *archive.Archive, engine *query.Engine) error {
+	c := s.o.config
+	s.metrics.watch(a)
+	arrivals := ingest.NewMetrics(s.registry)
+	limits := ingestLimits(c)
+	handler, err := api.New(api.Options{
+		Guard: s.guard, Engine: engine, Storage: a, Catalogue: catalogue{a}, StorageStatus: storageStatus, Queries: engine,
+		Actions: api.Actions{
+			Ready: a.StartError, Reload: s.reload, Quit: s.stop, ConfigYAML: func() string { return s.current.Load().YAML() },
+			ExternalLabels: s.externalLabels, RuntimeInfo: s.runtimeInfo,
+		},
+		Write:   remotewrite.New(a, limits, arrivals, s.o.logger, time.Now),
+		Targets: s.scrape.targets(),
+		Limits: api.Limits{
+			RegexBytes: int(c.Query.MaxRegex), FormBytes: int64(c.Query.MaxForm), Timeout: time.Duration(c.Query.Timeout),
+			Concurrency: c.Query.MaxConcurrency, FederateSeries: c.Query.MaxFederatedSeries, RemoteReadSamples: c.Query.MaxRemoteReadSamples,
+		},
+		Parser: engine.Parser(), LookbackDelta: time.Duration(c.Query.LookbackDelta),
+		Registry: s.registry, Logger: s.o.logger, Version: buildVersion(), Flags: shown(c, s.o.configFile),
+		ExternalURL: s.externalURL, ListenAddress: s.o.address.String(),
+		EnableAdmin: c.Web.EnableAdminAPI, EnableLifecycle: c.Web.EnableLifecycle,
+	})
+	if err != nil {
+		return err
+	}
+	s.reloadMu.Lock()
+	defer s.reloadMu.Unlock()
+	if err := s.scrape.begin(ingest.NewAppendable(a, limits, arrivals, "scrape"), s.current.Load().SelfScrape); err != nil {
+		return err
+	}
+	s.web.Use(handler)
+	return nil
+}
+
+// stopArchive ends runArchive.
+func (s *server) stopArchive(error) { close(s.stopping) }
+
+// closeError is the error of closing the archive, once the group has ended.
+func (s *server) closeError() error { return s.closeErr }
+
+// stop begins an orderly stop.
+func (s *server) stop() { s.quitOnce.Do(func() { close(s.quit) }) }
+
+func (s *server) externalLabels() labels.Labels {
+	return labels.FromMap(s.current.Load().Federation.ExternalLabels)
+}
+
+func (s *server) runtimeInfo() (v1.RuntimeInfo, error) {
+	wd, err := os.Getwd()
+	if err != nil {
+		return v1.RuntimeInfo{}, fmt.Errorf("working directory: %w", err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return v1.RuntimeInfo{}, fmt.Errorf("host name: %w", err)
+	}
+	return v1.RuntimeInfo{
+		StartTime: s.started.UTC(), CWD: wd, Hostname: host, ServerTime: time.Now().UTC(),
+		ReloadConfigSuccess: s.reloadGood.Load(), LastConfigTime: time.UnixMilli(s.reloadedAt.Load()).UTC(),
+		GoroutineCount: runtime.NumGoroutine(), GOMAXPROCS: runtime.GOMAXPROCS(0), GOMEMLIMIT: debug.SetMemoryLimit(-1),
+		GOGC: gogc(), GODEBUG: os.Getenv("GODEBUG"), StorageRetention: "unlimited",
+	}, nil
+}
+
+// gogc returns the setting in effect. Prometheus' own answer is a text too.
+func gogc() string {
+	percent := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	metrics.Read(percent)
+	return strconv.FormatUint(percent[0].Value.Uint64(), 10)
+}
+
+// externalURL returns the configured URL, or the address that was bound in a
+// form that works on this machine.
+func externalURL(c *config.Config, bound net.Addr) (*url.URL, error) {
+	if c.Web.ExternalURL != "" {
+		return url.Parse(c.Web.ExternalURL)
+	}
+	scheme := "http"
+	if c.Web.ConfigFile != "" {
+		file, err := access.ReadWebFile(c.Web.ConfigFile)
+		if err != nil {
+			return nil, err
+		}
+		if file.TLS() {
+			scheme = "https"
+		}
+	}
+	return &url.URL{Scheme: scheme, Host: instanceOf(bound)}, nil
+}
+
+// instanceOf names the address: loopback and unspecified ones as localhost.
+func instanceOf(a net.Addr) string {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return a.String()
+	}
+	host := tcp.IP.String()
+	if tcp.IP.IsLoopback() || tcp.IP.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, strconv.Itoa(tcp.Port))
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"net/http"
+	"syscall"
+
+	"varve/archive"
+	"varve/rocks"
+)
+
+// storageStatus returns the HTTP status for errors of the archive, 0 for others.
+func storageStatus(err error) int {
+	for _, failure := range []error{archive.ErrCorrupt, rocks.ErrCorrupt, rocks.ErrIO, rocks.ErrNoSpace} {
+		if errors.Is(err, failure) {
+			return http.StatusInternalServerError
+		}
+	}
+	switch {
+	case errors.Is(err, archive.ErrQueryLimit):
+		return http.StatusUnprocessableEntity
+	case errors.Is(err, archive.ErrStarting), errors.Is(err, rocks.ErrStalled), errors.Is(err, rocks.ErrClosed):
+		return http.StatusServiceUnavailable
+	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return http.StatusInternalServerError
+	}
+	if _, ok := errors.AsType[syscall.Errno](err); ok {
+		return http.StatusInternalServerError
+	}
+	return 0
+}
