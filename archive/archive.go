@@ -266,11 +266,15 @@ func Open(dir string, o Options) (*Archive, error) {
 // replaySequences is the number of sequences that a start-up sets aside.
 const replaySequences = 1 << 20
 
+// walBytesMax bounds RocksDB's write-ahead log, all of which an open reads: 128 MiB
+// of small records take 2 to 3 s of one core.
+const walBytesMax = 128 << 20
+
 // openDatabase opens RocksDB as the recovery ladder says: a log whose end is damaged is
 // set aside as a copy and read as far as it is whole; load then tells whether
 // anything acknowledged was behind that.
 func openDatabase(dir string, o *Options) (*rocks.DB, error) {
-	ro := rocks.Options{Families: families(), MemoryBytes: o.MemoryBytes, MemtableBytes: o.MemtableBytes}
+	ro := rocks.Options{Families: families(), MemoryBytes: o.MemoryBytes, MemtableBytes: o.MemtableBytes, MaxWALBytes: walBytesMax}
 	db, err := rocks.Open(dir, ro)
 	if !errors.Is(err, rocks.ErrCorrupt) {
 		if err != nil {

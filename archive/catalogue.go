@@ -118,13 +118,15 @@ func (c *catalogue) load(meta func(name string) (uint64, bool, error)) error {
 // appendWire appends the remote write 1.0 form of a sorted label set: the bytes
 // whose hash is the series' own key.
 func appendWire(dst []byte, ls labels.Labels) []byte {
-	ls.Range(func(l labels.Label) {
-		n := 1 + uvarintLen(len(l.Name)) + len(l.Name) + 1 + uvarintLen(len(l.Value)) + len(l.Value)
-		dst = binary.AppendUvarint(append(dst, 0x0a), uint64(n))
-		dst = append(binary.AppendUvarint(append(dst, 0x0a), uint64(len(l.Name))), l.Name...)
-		dst = append(binary.AppendUvarint(append(dst, 0x12), uint64(len(l.Value))), l.Value...)
-	})
+	ls.Range(func(l labels.Label) { dst = appendWireLabel(dst, l.Name, l.Value) })
 	return dst
+}
+
+func appendWireLabel(dst []byte, name, value string) []byte {
+	n := 1 + uvarintLen(len(name)) + len(name) + 1 + uvarintLen(len(value)) + len(value)
+	dst = binary.AppendUvarint(append(dst, 0x0a), uint64(n))
+	dst = append(binary.AppendUvarint(append(dst, 0x0a), uint64(len(name))), name...)
+	return append(binary.AppendUvarint(append(dst, 0x12), uint64(len(value))), value...)
 }
 
 func uvarintLen(n int) int {

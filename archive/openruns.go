@@ -46,7 +46,7 @@ func (o *openRuns) ensure(ref format.Ref) (*page, error) {
 	p := o.page(ref)
 	if p == nil {
 		var err error
-		if p, err = o.load(ref); err != nil {
+		if p, err = o.load(ref, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -63,8 +63,9 @@ func (o *openRuns) ensure(ref format.Ref) (*page, error) {
 	return p, nil
 }
 
-// load makes the page of a ref, with the slots of all series that exist there.
-func (o *openRuns) load(ref format.Ref) (*page, error) {
+// load makes the page of a ref, with the slots of all series that exist there. It
+// shows visit, unless nil, the records that it reads for that.
+func (o *openRuns) load(ref format.Ref, visit func(format.Ref, *format.Series)) (*page, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if p := o.page(ref); p != nil {
@@ -74,6 +75,9 @@ func (o *openRuns) load(ref format.Ref) (*page, error) {
 	p := &page{first: ref &^ (pageSize - 1)}
 	err := o.cat.records(p.first, p.first+pageSize, func(ref format.Ref, rec *format.Series) error {
 		p.add(ref, rec.Metric)
+		if visit != nil {
+			visit(ref, rec)
+		}
 		return nil
 	})
 	if err != nil {

@@ -3,6 +3,10 @@ package archive
 import (
 	"errors"
 	"fmt"
+	"math"
+	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2"
 
 	"varve/archive/chunk"
 	"varve/archive/format"
@@ -48,9 +52,6 @@ type replayer struct {
 }
 
 func (r *replayer) run() error {
-	if err := r.a.preload(); err != nil {
-		return err
-	}
 	cut, _, err := r.a.meta(format.MetaCut)
 	if err != nil {
 		return err
@@ -88,7 +89,7 @@ func (r *replayer) run() error {
 	if err := it.Err(); err != nil {
 		return err
 	}
-	return r.cut()
+	return errors.Join(r.cut(), r.preload())
 }
 
 // record reads one record. Records before need are read only because later values lean on them.
@@ -204,39 +205,73 @@ func (r *replayer) cut() error {
 	return nil
 }
 
-// preload brings the keys of the series that were active on the last two days to
-// the table, so that the first requests after a start find them there.
-func (a *Archive) preload() error {
+// preload brings the series that were active lately (on the last two days, and in
+// what was replayed) to memory, slots and keys, so that the first requests after a
+// start cost hardly more than any other. Errors are left to who needs the series.
+func (r *replayer) preload() error {
+	a := r.a
 	today := format.DayOf(format.ClampTime(a.o.Now().UnixMilli()))
 	refs, err := a.index.active(nil, today-1, today+1)
 	if err != nil {
 		return err
 	}
-	it := refs.ManyIterator()
-	buf := make([]uint32, 2048)
-	var wire []byte
-	for {
-		n := it.NextMany(buf)
-		if n == 0 || a.closing.Load() {
-			return nil
-		}
-		batch := make([]format.Ref, n)
-		for i, ref := range buf[:n] {
-			batch[i] = format.Ref(ref)
-		}
-		sets, err := a.cat.labelsOf(batch)
-		if err != nil {
-			return err
-		}
-		a.cat.mu.Lock()
-		for i, ls := range sets {
-			wire = appendWire(wire[:0], ls)
-			if k := a.cat.seed.Hash(wire); a.cat.keys.get(k) == 0 {
-				a.cat.keys.put(k, batch[i])
+	r.runs.each(func(p *page) {
+		for i := range format.Ref(pageSize) {
+			if p.exists(p.first + i) {
+				refs.Add(uint32(p.first + i))
 			}
 		}
-		a.cat.mu.Unlock()
+	})
+	now := a.o.Now().UnixMilli()
+	it := refs.Iterator()
+	for it.HasNext() && !a.closing.Load() {
+		first := it.PeekNext() &^ (pageSize - 1)
+		if err := a.preloadPage(format.Ref(first), refs, now); err != nil {
+			return err
+		}
+		if first > math.MaxUint32-pageSize {
+			return nil
+		}
+		it.AdvanceIfNeeded(first + pageSize)
 	}
+	return nil
+}
+
+// preloadPage brings one page, and the keys of those of its series that are in the set, to memory.
+func (a *Archive) preloadPage(first format.Ref, set *roaring.Bitmap, now int64) error {
+	var refs []format.Ref
+	var recs []format.Series
+	p, err := a.live.load(first, func(ref format.Ref, rec *format.Series) {
+		if set.Contains(uint32(ref)) {
+			refs = append(refs, ref)
+			recs = append(recs, format.Series{Pairs: slices.Clone(rec.Pairs)})
+		}
+	})
+	if err != nil {
+		return err
+	}
+	p.touched.CompareAndSwap(0, now)
+	texts, err := a.cat.pairTexts(recs)
+	if err != nil {
+		return err
+	}
+	keys := make([]arrival.Key, len(recs))
+	var wire []byte
+	for i := range recs {
+		wire = wire[:0]
+		for _, id := range recs[i].Pairs {
+			wire = appendWireLabel(wire, texts[id].name, texts[id].value)
+		}
+		keys[i] = a.cat.seed.Hash(wire)
+	}
+	a.cat.mu.Lock()
+	defer a.cat.mu.Unlock()
+	for i, k := range keys {
+		if a.cat.keys.get(k) == 0 {
+			a.cat.keys.put(k, refs[i])
+		}
+	}
+	return nil
 }
 
 // cutPage cuts all open runs of a page into the group, under keys with the sequence.
