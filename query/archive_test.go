@@ -1,0 +1,32 @@
+package query_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/promql/promqltest"
+	"github.com/prometheus/prometheus/storage"
+
+	"varve/internal/testkit"
+)
+
+// Upstream's acceptance scripts pass over the archive when they are answered in
+// parts, and each of their queries, instant ones turned into ranges, has the same answer,
+// to the bit, whole and in parts, from runs that were read back from the journal.
+func TestScriptsOverArchive(t *testing.T) {
+	stages := map[string]testkit.Stage{"replay-runs": testkit.Replays}
+	if long() {
+		stages = testkit.Stages
+	}
+	for name, stage := range stages {
+		t.Run(name, func(t *testing.T) {
+			as := func(q storage.Queryable) storage.Queryable { return q }
+			c := newComparer(t, false, variant{"3 parts", forced(t, 3, false), as})
+			c.answer = forced(t, 3, true)
+			c.grids = []rangeGrid{{10 * time.Minute, 10 * time.Minute, time.Minute}}
+			promqltest.RunBuiltinTestsWithStorage(t, c, func(tb testing.TB) storage.Storage {
+				return testkit.NewStorage(tb, stage)
+			})
+		})
+	}
+}
