@@ -401,8 +401,9 @@ func (a *Archive) StartError() error {
 // Incarnation tells this archive from copies of it that were restored.
 func (a *Archive) Incarnation() [16]byte { return a.ack.incarnation }
 
-// Close refuses further writes, waits for those under way, and closes the
-// archive. Queriers must be closed before. What is in open runs stays in the journal.
+// Close refuses further writes, waits for those under way, cuts the open runs so that
+// the next start has nothing to read back, and closes the archive. Queriers must be
+// closed before. What can't be cut, on a full disk for example, stays in the journal.
 func (a *Archive) Close() error {
 	if a.closing.Swap(true) {
 		return nil
@@ -410,6 +411,9 @@ func (a *Archive) Close() error {
 	close(a.stop)
 	a.done.Wait()
 	err := a.flushGroup()
+	if reason, _ := a.ReadOnly(); err == nil && reason == "" && a.StartError() == nil && !a.o.Manual {
+		err = a.Maintain(true)
+	}
 	if a.o.SyncInterval > 0 {
 		err = errors.Join(err, a.db.SyncWAL())
 	}

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -100,7 +101,7 @@ func (c *checker) walk(f format.Family, each func(key, value []byte) error) erro
 
 func (c *checker) meta(ackPath string) error {
 	err := c.walk(format.FamilyMeta, func(key, value []byte) error {
-		if string(key) == format.MetaIncarnation {
+		if string(key) == format.MetaIncarnation || bytes.HasPrefix(key, []byte(format.MetaPagePrefix)) {
 			return nil
 		}
 		v, err := format.ParseUint64(value)

@@ -127,7 +127,12 @@ func (a *Archive) cutDue(all bool) error {
 		for _, p := range due[:n] {
 			a.mu.Lock()
 			g := a.group
-			a.cutPage(a.live, p, g, g.sequence)
+			mark := g.sequence
+			if !a.upkeep.replayed.Load() {
+				// Older samples of the page may still be on their way through the replay.
+				mark = 0
+			}
+			a.cutPage(a.live, p, g, g.sequence, mark)
 			a.mu.Unlock()
 		}
 		if err := a.flushGroup(); err != nil {

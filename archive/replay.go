@@ -48,7 +48,10 @@ type replayer struct {
 	segment uint32
 	records int
 	samples int
+	read    format.Sequence // the last record that was read
 	journal format.Journal
+	// marks are the sequences before which the samples of a page are in runs.
+	marks map[format.Ref]format.Sequence
 }
 
 func (r *replayer) run() error {
@@ -65,6 +68,9 @@ func (r *replayer) run() error {
 		return err
 	}
 	need := format.Sequence(min(cut, index))
+	if err := r.readMarks(); err != nil {
+		return err
+	}
 	it := r.a.db.NewIterator(family(format.FamilyJournal), rocks.IterOptions{
 		Lower: format.AppendUint64(nil, from), Upper: format.AppendUint64(nil, uint64(r.last)+1), NoFillCache: true, ReadaheadBytes: 2 << 20,
 	})
@@ -92,6 +98,31 @@ func (r *replayer) run() error {
 	return errors.Join(r.cut(), r.preload())
 }
 
+// readMarks reads how far each page was cut on its own.
+func (r *replayer) readMarks() error {
+	r.marks = map[format.Ref]format.Sequence{}
+	prefix := []byte(format.MetaPagePrefix)
+	it := r.a.db.NewIterator(family(format.FamilyMeta), rocks.IterOptions{Lower: prefix, Upper: format.PrefixEnd(prefix)})
+	defer it.Close()
+	for it.SeekToFirst(); it.Valid(); it.Next() {
+		first, err := format.ParseUint64(it.Key()[len(prefix):])
+		if err != nil {
+			return fmt.Errorf("page record: %w", err)
+		}
+		mark, err := format.ParseUint64(it.Value())
+		if err != nil {
+			return fmt.Errorf("page record: %w", err)
+		}
+		r.marks[format.Ref(first)] = format.Sequence(mark)
+	}
+	return it.Err()
+}
+
+// cutAlready tells whether the samples of a record are in the runs of the ref's page.
+func (r *replayer) cutAlready(ref format.Ref, seq format.Sequence) bool {
+	return seq < r.marks[ref&^(pageSize-1)]
+}
+
 // record reads one record. Records before need are read only because later values lean on them.
 func (r *replayer) record(seq format.Sequence, value []byte, need format.Sequence) error {
 	j := &r.journal
@@ -108,6 +139,7 @@ func (r *replayer) record(seq format.Sequence, value []byte, need format.Sequenc
 		return nil
 	}
 	r.records++
+	r.read = seq
 	for {
 		kind, ok, err := j.Next()
 		if err != nil {
@@ -133,6 +165,10 @@ func (r *replayer) section(kind format.SectionKind, seq format.Sequence, wanted 
 		}
 		if _, err := r.runs.ensure(j.Ref); err != nil {
 			return err
+		}
+		if r.cutAlready(j.Ref, seq) {
+			r.a.index.note(j.Ref, format.DayOf(j.TimeMillis))
+			return nil
 		}
 		r.samples++
 		w := r.writer(seq)
@@ -169,6 +205,10 @@ func (r *replayer) floats(f *format.Floats, seq format.Sequence, wanted bool) er
 		if !wanted {
 			continue
 		}
+		if r.cutAlready(ref, seq) {
+			w.noteDay(s, ref, f.Times[i])
+			continue
+		}
 		r.samples++
 		if len(f.Starts) > 0 && f.Starts[i] != 0 {
 			w.putStarted(s, ref, f.Times[i], f.Starts[i], v)
@@ -194,7 +234,7 @@ func (r *replayer) cut() error {
 		r.a.mu.Lock()
 		g := r.a.group
 		for _, p := range pages[:n] {
-			r.a.cutPage(r.runs, p, g, r.next)
+			r.a.cutPage(r.runs, p, g, r.next, r.read+1)
 		}
 		r.next++
 		if err := r.a.join(g); err != nil {
@@ -274,9 +314,10 @@ func (a *Archive) preloadPage(first format.Ref, set *roaring.Bitmap, now int64) 
 	return nil
 }
 
-// cutPage cuts all open runs of a page into the group, under keys with the sequence.
-// Called with the archive's lock held.
-func (a *Archive) cutPage(runs *openRuns, p *page, g *group, seq format.Sequence) {
+// cutPage cuts all open runs of a page into the group, under keys with the sequence,
+// and notes that all samples of the page before mark are in runs. A mark of zero notes
+// nothing. Called with the archive's lock held.
+func (a *Archive) cutPage(runs *openRuns, p *page, g *group, seq, mark format.Sequence) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.bytes()
@@ -295,6 +336,10 @@ func (a *Archive) cutPage(runs *openRuns, p *page, g *group, seq format.Sequence
 	})
 	if m == nil {
 		return
+	}
+	if mark > 0 {
+		a.upkeep.key = format.AppendPageName(a.upkeep.key[:0], p.first)
+		g.batch.Put(family(format.FamilyMeta), a.upkeep.key, format.AppendUint64(nil, uint64(mark)))
 	}
 	g.moved = append(g.moved, movedPage{page: p, runs: m})
 	runs.bytes.Add(int64(p.bytes() - before))

@@ -15,6 +15,7 @@
 package format
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -82,6 +83,16 @@ const (
 	MetaIndex = "index"
 	// MetaJournal holds the first sequence that is still in the journal.
 	MetaJournal = "journal"
+	// MetaPagePrefix begins the names of records that hold, for a page of 256 refs, the
+	// first sequence whose samples may not be in the page's runs. It spares a start-up
+	// the samples of pages that were cut lately, and is only a saving: without the
+	// record MetaCut counts.
+	MetaPagePrefix = "page/"
 	// MetaProbe is overwritten to find out whether the disk takes writes again.
 	MetaProbe = "probe"
 )
+
+// AppendPageName appends the name of the meta record of the page that begins with first.
+func AppendPageName(dst []byte, first Ref) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, MetaPagePrefix...), uint64(first))
+}
