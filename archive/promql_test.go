@@ -15,6 +15,7 @@ import (
 func TestPromQLScripts(t *testing.T) {
 	for name, stage := range testkit.Stages {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			engine := promqltest.NewTestEngine(t, false, 5*time.Minute, promqltest.DefaultMaxSamplesPerQuery)
 			promqltest.RunBuiltinTestsWithStorage(t, engine, func(tb testing.TB) storage.Storage {
 				return testkit.NewStorage(tb, stage)

@@ -101,10 +101,11 @@ func TestAuditSteps(t *testing.T) {
 		parts      int
 	}{
 		{`sum(a)`, 0, 24 * time.Hour, 5 * time.Minute, 4},
-		{`sum(a)`, 0, time.Hour, time.Minute, 3},                          // 4 parts would be 15m, less than 4 lookbacks
-		{`sum(rate(a[5m]))`, 0, time.Hour, time.Minute, 3},                // as a lookback
-		{`sum(rate(a[5m])[5m:])`, 0, time.Hour, time.Minute, 0},           // not valid
-		{`sum_over_time(sum(a)[10m:])`, 0, 2 * time.Hour, time.Minute, 2}, // 15m before each step
+		{`sum(a)`, 0, time.Hour, time.Minute, 4},                      // parts of 15m are more than 2 lookbacks
+		{`sum(a)`, 0, 35 * time.Minute, time.Minute / 2, 3},           // 4 parts would be less
+		{`sum(rate(a[5m]))`, 0, 35 * time.Minute, time.Minute / 2, 3}, // as a lookback
+		{`sum(rate(a[5m])[5m:])`, 0, time.Hour, time.Minute, 0},       // not valid
+		{`sum_over_time(sum(a)[10m:])`, 0, time.Hour, time.Minute, 2}, // 15m before each step
 		{`sum(rate(a[1h]))`, 0, time.Hour, time.Minute, 1},
 		{`sum(a)`, 0, 24 * time.Hour, 2 * time.Hour, 1}, // 13 steps
 		{`sum(a)`, 0, 24*time.Hour + time.Nanosecond, 5 * time.Minute, 4},

@@ -3,6 +3,8 @@ package main
 import (
 	"time"
 
+	"github.com/prometheus/prometheus/promql/parser"
+
 	"varve/archive"
 	"varve/config"
 	"varve/ingest"
@@ -70,6 +72,8 @@ func (s *server) newEngine() (*query.Engine, error) {
 			QueueMax: q.MaxQueue, QueueWait: time.Duration(q.MaxQueueWait), TextBytesMax: int(q.MaxText),
 			DepthMax: q.MaxNesting, RegexBytesMax: int(q.MaxRegex), RegexStepsMax: q.MaxRegexSteps,
 		},
+		// What Prometheus 3.15 understands without a feature flag.
+		Parser:        parser.Options{ExperimentalDurationExpr: true},
 		LookbackDelta: time.Duration(q.LookbackDelta), Parts: q.MaxCores, PerStepStats: true, Logger: s.o.logger, Registerer: s.registry,
 	})
 }
