@@ -44,6 +44,7 @@ func TestLayout(t *testing.T) {
 	f("series", s.Append(nil), "01"+"01"+"02"+"06"+"02"+"01"+"c801")
 	g := format.Group{ID: 1, First: 2, End: 18}
 	f("group record", g.Append(nil), "010212")
+	f("page record", format.AppendPageName(nil, 256), "706167652f"+"0000000000000100")
 	f("pair record", format.AppendPair(nil, "job", "a"), "03"+"6a6f62"+"61")
 }
 
