@@ -1,0 +1,141 @@
+package crash_test
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"varve/internal/gate/crash"
+	"varve/internal/gate/powercut"
+	"varve/internal/gate/server"
+)
+
+// The environment variables of these tests. Cycles beyond the default belong to
+// the nightly gate and to releases.
+const (
+	envCycles = "CRASH_CYCLES"
+	envSeed   = "CRASH_SEED"
+)
+
+// defaultCycles is the share of a CI run. No failure in n cycles means that the
+// odds of a failure in one are below 3/n, at 95 %.
+const defaultCycles = 30
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	server.RemoveBinaries()
+	if err := goleak.Find(); err != nil && code == 0 {
+		os.Stderr.WriteString(err.Error())
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// TestCrash shows that kill -9 at any moment loses nothing that was acknowledged,
+// alters and invents nothing, and leaves index and data in agreement.
+func TestCrash(t *testing.T) {
+	opts := options(t, number(t, envCycles, defaultCycles))
+	report := run(t, opts)
+	require.Empty(t, report.Broken)
+	require.GreaterOrEqual(t, report.Cycles, opts.Cycles)
+}
+
+// TestPowerCut shows that nothing acknowledged is lost with the power either: what
+// the server never synced is taken away after each kill.
+func TestPowerCut(t *testing.T) {
+	opts := options(t, max(number(t, envCycles, defaultCycles)/4, 2))
+	opts.PowerCut = recorder(t)
+	report := run(t, opts)
+	require.Empty(t, report.Broken)
+	require.GreaterOrEqual(t, report.Cycles, opts.Cycles)
+}
+
+// TestSeededFaults shows that the gate finds what it is for: servers built with a
+// fault each are caught within as many cycles as CI runs.
+func TestSeededFaults(t *testing.T) {
+	for _, fault := range []struct {
+		name     string
+		powerCut bool
+	}{
+		{"ack-before-commit", false},
+		{"no-sync-power-cut", true},
+		{"index-apart", false},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			opts := options(t, defaultCycles)
+			opts.Binary = server.Binary(t, "varvefaults")
+			opts.Env = []string{"VARVE_FAULT=" + fault.name}
+			if fault.powerCut {
+				opts.PowerCut = recorder(t)
+			}
+			report := run(t, opts)
+			require.NotEmpty(t, report.Broken, "%d cycles did not find the fault", report.Cycles)
+			t.Logf("found after %d cycles: %s", report.Cycles, report.Broken[0])
+		})
+	}
+}
+
+func options(t *testing.T, cycles int) crash.Options {
+	t.Helper()
+	if testing.Short() {
+		cycles = min(cycles, 4)
+	}
+	return crash.Options{
+		Binary: server.Binary(t, ""), Dir: keptOnFailure(t), Logf: t.Logf,
+		Seed:   uint64(number(t, envSeed, int(time.Now().UnixNano()&0x7fffffff))),
+		Cycles: cycles, ArchiveCycles: 8,
+	}
+}
+
+func run(t *testing.T, opts crash.Options) crash.Report {
+	t.Helper()
+	report, err := crash.Run(t.Context(), opts)
+	require.NoError(t, err)
+	t.Logf("seed %d: %d cycles, %d idle, %d kills, %d samples acknowledged, %.0f/s, ready within %v; %v of load, %v of checks, %v of checks at rest",
+		opts.Seed, report.Cycles, report.Idle, report.Kills, report.Acked,
+		float64(report.Acked)/report.Load.Seconds(), report.ReadyMax.Round(time.Millisecond),
+		report.Load.Round(time.Second), report.Checks.Round(time.Second), report.Remains.Round(time.Second))
+	return report
+}
+
+// keptOnFailure returns a directory that is removed unless the test fails, so that
+// whoever looks into a failure finds the archive.
+func keptOnFailure(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "varve-crash-")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the archive and the ledger are kept in %s", dir)
+			return
+		}
+		require.NoError(t, os.RemoveAll(dir))
+	})
+	return dir
+}
+
+func recorder(t *testing.T) *powercut.Recorder {
+	t.Helper()
+	r, err := powercut.NewRecorder(t.TempDir())
+	if errors.Is(err, powercut.ErrNoCompiler) {
+		server.Lacking(t, "%v", err)
+	}
+	require.NoError(t, err)
+	return r
+}
+
+func number(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	require.NoError(t, err, "environment variable %s", name)
+	return n
+}
