@@ -55,7 +55,7 @@ type Options struct {
 	RunBytesMax int64
 	// GroupBytesMax bounds the journal bytes that wait for one commit; beyond it writes are refused for now. Default 64 MiB.
 	GroupBytesMax int
-	// IndexFlushInterval is how often the index goes to disk. Default 5 min.
+	// IndexFlushInterval is how often the index goes to disk. Default 5 min, or RunAgeMax if that is less.
 	IndexFlushInterval time.Duration
 	// FutureMax is how far ahead of the clock a sample may lie. Default 10 min.
 	FutureMax time.Duration
@@ -107,7 +107,8 @@ func (o *Options) setDefaults() {
 		}
 	}
 	def(&o.RunAgeMax, 15*time.Minute)
-	def(&o.IndexFlushInterval, 5*time.Minute)
+	// A start reads back what is not in the index as well as what is not in runs.
+	def(&o.IndexFlushInterval, min(5*time.Minute, o.RunAgeMax))
 	def(&o.FutureMax, 10*time.Minute)
 	num(&o.RunBytesMax, 1<<30)
 	num(&o.GroupBytesMax, 64<<20)
@@ -411,8 +412,12 @@ func (a *Archive) Close() error {
 	close(a.stop)
 	a.done.Wait()
 	err := a.flushGroup()
-	if reason, _ := a.ReadOnly(); err == nil && reason == "" && a.StartError() == nil && !a.o.Manual {
+	if err == nil && a.StartError() == nil && !a.o.Manual {
 		err = a.Maintain(true)
+	}
+	if errors.Is(err, rocks.ErrNoSpace) {
+		// Nothing is lost by it: what could not be written to runs is in the journal.
+		err = nil
 	}
 	if a.o.SyncInterval > 0 {
 		err = errors.Join(err, a.db.SyncWAL())

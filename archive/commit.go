@@ -145,7 +145,7 @@ func (a *Archive) writeGroup(g *group, carried []*carriedRecords, fresh *newReco
 		}
 		b.Append(&c.batch)
 	}
-	if fresh != nil {
+	if fresh != nil && !faultIndexApart {
 		b.Append(&fresh.batch)
 	}
 	b.Append(&g.batch)
@@ -159,6 +159,11 @@ func (a *Archive) writeGroup(g *group, carried []*carriedRecords, fresh *newReco
 		return err
 	}
 	err := a.db.Write(b, a.o.SyncInterval == 0 && !faultNoSync)
+	if err == nil && faultIndexApart && fresh != nil {
+		// The seeded fault: the catalogue follows the data that names it.
+		time.Sleep(20 * time.Millisecond)
+		err = a.db.Write(&fresh.batch, true)
+	}
 	if err == nil {
 		a.m.commits.Inc()
 		a.m.commitSamples.Observe(float64(g.samples))

@@ -15,7 +15,9 @@ import (
 // time: the loop, or a caller of Maintain.
 type upkeep struct {
 	mu       sync.Mutex
-	replayed atomic.Bool
+	replayed atomic.Bool // what was replayed is in durable runs
+	// replay is set while a full disk keeps what was replayed from becoming runs.
+	replay atomic.Pointer[replayer]
 
 	indexFlushed time.Time
 	marked       time.Time // when the watermarks were last written
@@ -80,6 +82,9 @@ func (a *Archive) Maintain(all bool) error {
 	a.tellHealth()
 	if a.state.broken.Load() && a.probe() != nil {
 		return nil
+	}
+	if err := a.finishReplay(); err != nil {
+		return err
 	}
 	return errors.Join(
 		a.cutDue(all),
@@ -206,15 +211,6 @@ func (a *Archive) flushIndex(all bool) error {
 // writeIndex writes the containers, and with the last of them the watermark.
 func (a *Archive) writeIndex(p *postings, mark format.Sequence) error {
 	var b rocks.Batch
-	watermark := func() {
-		b.Put(family(format.FamilyMeta), []byte(format.MetaIndex), format.AppendUint64(nil, uint64(mark)))
-	}
-	if faultIndexApart {
-		watermark()
-		if err := a.writeBatch(&b); err != nil {
-			return err
-		}
-	}
 	writes := p.writes()
 	for len(writes) > flushKeysMax {
 		if err := a.index.merge(&b, writes[:flushKeysMax]); err != nil {
@@ -228,7 +224,7 @@ func (a *Archive) writeIndex(p *postings, mark format.Sequence) error {
 	if err := a.index.merge(&b, writes); err != nil {
 		return err
 	}
-	watermark()
+	b.Put(family(format.FamilyMeta), []byte(format.MetaIndex), format.AppendUint64(nil, uint64(mark)))
 	return a.writeBatch(&b)
 }
 
@@ -251,7 +247,7 @@ func (a *Archive) writeBatch(b *rocks.Batch) error {
 func (a *Archive) writeWatermarks(all bool) error {
 	u := &a.upkeep
 	now := a.o.Now()
-	if !u.replayed.Load() || !all && now.Sub(u.marked) < markEvery {
+	if !u.replayed.Load() || !all && now.Sub(u.marked) < min(markEvery, a.o.RunAgeMax) {
 		return nil
 	}
 	u.marked = now

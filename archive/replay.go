@@ -28,7 +28,9 @@ func (a *Archive) replay(last format.Sequence) {
 	if err != nil {
 		err = fmt.Errorf("read the journal back: %w", err)
 	} else {
-		a.upkeep.replayed.Store(true)
+		if a.upkeep.replay.Load() == nil {
+			a.upkeep.replayed.Store(true)
+		}
 		if a.o.Events.Recovered != nil {
 			a.o.Events.Recovered(r.records, r.samples, a.o.Now().Sub(began))
 		}
@@ -84,7 +86,7 @@ func (r *replayer) run() error {
 			return err
 		}
 		if r.runs.bytes.Load() > r.a.o.RunBytesMax/2 {
-			if err := r.cut(); err != nil {
+			if err := r.cutOrWait(); err != nil {
 				return err
 			}
 		}
@@ -95,7 +97,33 @@ func (r *replayer) run() error {
 	if err := it.Err(); err != nil {
 		return err
 	}
-	return errors.Join(r.cut(), r.preload())
+	return errors.Join(r.cutOrWait(), r.preload())
+}
+
+// cutOrWait is cut, except that a full disk is no error: queries are answered from
+// memory, and the archive cuts when there is room again.
+func (r *replayer) cutOrWait() error {
+	err := r.cut()
+	if errors.Is(err, rocks.ErrNoSpace) {
+		r.a.upkeep.replay.Store(r)
+		return nil
+	}
+	return err
+}
+
+// finishReplay cuts what a full disk left of a replay. Called by the background work,
+// after the replay has ended.
+func (a *Archive) finishReplay() error {
+	r := a.upkeep.replay.Load()
+	if r == nil || a.StartError() != nil {
+		return nil
+	}
+	if err := r.cut(); err != nil {
+		return fmt.Errorf("finish reading the journal back: %w", err)
+	}
+	a.upkeep.replay.Store(nil)
+	a.upkeep.replayed.Store(true)
+	return nil
 }
 
 // readMarks reads how far each page was cut on its own.
