@@ -330,7 +330,12 @@ func (a *Archive) load() (last format.Sequence, err error) {
 	if last, err = a.lastRecord(); err != nil {
 		return 0, err
 	}
-	if uint64(last) < a.ack.sequence {
+	// What lies before the journal's first record is in runs.
+	trimmed, _, err := a.meta(format.MetaJournal)
+	if err != nil {
+		return 0, err
+	}
+	if max(uint64(last), trimmed-1) < a.ack.sequence {
 		return 0, fmt.Errorf("%w: record %d was acknowledged, the last one here is %d: the write-ahead log in %q was cut short; "+
 			"restore its files or a snapshot, or remove the file %q to accept the loss", ErrCorrupt, a.ack.sequence, last, databaseDir, ackName)
 	}

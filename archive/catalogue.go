@@ -42,11 +42,13 @@ type catalogue struct {
 	groups    map[groupKey]*openGroup
 	fresh     *newRecords
 	created   uint64
+	before    uint64 // about how many series there were at the start
 
 	// recentMu guards what is known but not yet durable. Nested inside mu.
 	recentMu    sync.RWMutex
 	recent      map[format.Ref]recentSeries
 	recentPairs map[format.PairID]pairText
+	recentIDs   map[string]format.PairID // by text key
 }
 
 type pairText struct{ name, value string }
@@ -92,6 +94,7 @@ func newCatalogue(db *rocks.DB, now func() int64, o *Options) *catalogue {
 		fresh:       &newRecords{},
 		recent:      map[format.Ref]recentSeries{},
 		recentPairs: map[format.PairID]pairText{},
+		recentIDs:   map[string]format.PairID{},
 	}
 }
 
@@ -112,6 +115,7 @@ func (c *catalogue) load(meta func(name string) (uint64, bool, error)) error {
 		}
 		set(v)
 	}
+	c.before = c.db.FamilyStats(family(format.FamilySeries)).KeysEstimate
 	return nil
 }
 
@@ -165,7 +169,7 @@ func (c *catalogue) resolve(ctx context.Context, unknown []arrival.Unknown) erro
 			u.Ref = c.keys.get(own[i])
 		}
 		if u.Ref == 0 {
-			if !c.limit.allow(c.now(), uint64(c.nextRef)) {
+			if !c.limit.allow(c.now(), c.before+c.created) {
 				u.Refused = arrival.ReasonSeriesLimit
 				continue
 			}
@@ -290,6 +294,7 @@ func (c *catalogue) pair(name, value string) (format.PairID, error) {
 	p := pairText{name: strings.Clone(name), value: strings.Clone(value)}
 	c.recentMu.Lock()
 	c.recentPairs[id] = p
+	c.recentIDs[string(key)] = id
 	c.recentMu.Unlock()
 	c.ids.put(string(key), id)
 	c.pairs.put(id, p)
@@ -302,31 +307,25 @@ func (c *catalogue) findPair(name, value string) (format.PairID, error) {
 	if id, ok := c.ids.get(string(key)); ok {
 		return id, nil
 	}
+	// A pair leaves recent after it has become durable, so this order misses none.
+	c.recentMu.RLock()
+	id, ok := c.recentIDs[string(key)]
+	c.recentMu.RUnlock()
+	if ok {
+		return id, nil
+	}
 	v, ok, err := c.db.Get(family(format.FamilySymbols), key, nil)
 	if err != nil {
 		return 0, fmt.Errorf("look up label pair: %w", err)
 	}
 	if !ok {
-		return c.findRecentPair(name, value), nil
+		return 0, nil
 	}
-	id, err := format.ParsePairID(v)
-	if err != nil {
+	if id, err = format.ParsePairID(v); err != nil {
 		return 0, fmt.Errorf("label pair %s=%q: %w", name, value, err)
 	}
 	c.ids.put(string(key), id)
 	return id, nil
-}
-
-// findRecentPair is for pairs that were evicted from the cache of ids before they became durable.
-func (c *catalogue) findRecentPair(name, value string) format.PairID {
-	c.recentMu.RLock()
-	defer c.recentMu.RUnlock()
-	for id, p := range c.recentPairs {
-		if p.name == name && p.value == value {
-			return id
-		}
-	}
-	return 0
 }
 
 // group returns the group with room for another series. Called with mu held.
@@ -337,7 +336,7 @@ func (c *catalogue) group(k groupKey) (*openGroup, error) {
 		if g, err = c.loadGroup(k); err != nil {
 			return nil, err
 		}
-		if len(c.groups) >= groupsMax && len(c.fresh.refs) == 0 {
+		if len(c.groups) >= groupsMax {
 			clear(c.groups)
 		}
 		c.groups[k] = g
@@ -350,10 +349,10 @@ func (c *catalogue) group(k groupKey) (*openGroup, error) {
 		c.nextGroup++
 	}
 	size := min(max((g.End-g.First)*2, refBlockMin), refBlockMax)
-	g.First, g.End, g.next = c.nextRef, c.nextRef+size, c.nextRef
-	if uint64(g.End) > refMax {
+	if uint64(c.nextRef+size) > refMax {
 		return nil, fmt.Errorf("all %d series refs are used up", uint64(refMax))
 	}
+	g.First, g.End, g.next = c.nextRef, c.nextRef+size, c.nextRef
 	c.nextRef = g.End
 	c.fresh.batch.Put(family(format.FamilySymbols), format.AppendGroupKey(nil, k.job, k.instance), g.Group.Append(nil))
 	return g, nil
@@ -388,6 +387,13 @@ func (c *catalogue) loadGroup(k groupKey) (*openGroup, error) {
 		}
 		g.next = format.Ref(last) + 1
 	}
+	c.recentMu.RLock()
+	for ref := g.next; ref < g.End; ref++ {
+		if _, ok := c.recent[ref]; ok {
+			g.next = ref + 1
+		}
+	}
+	c.recentMu.RUnlock()
 	return g, it.Err()
 }
 
@@ -408,6 +414,14 @@ func (c *catalogue) take() *newRecords {
 	return f
 }
 
+// isRecent tells whether the series may not be durable yet.
+func (c *catalogue) isRecent(ref format.Ref) bool {
+	c.recentMu.RLock()
+	defer c.recentMu.RUnlock()
+	_, ok := c.recent[ref]
+	return ok
+}
+
 // settle forgets that records were not durable.
 func (c *catalogue) settle(f *newRecords) {
 	c.recentMu.Lock()
@@ -416,6 +430,8 @@ func (c *catalogue) settle(f *newRecords) {
 		delete(c.recent, ref)
 	}
 	for _, id := range f.pairs {
+		p := c.recentPairs[id]
+		delete(c.recentIDs, string(format.AppendTextKey(nil, p.name, p.value)))
 		delete(c.recentPairs, id)
 	}
 }

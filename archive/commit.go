@@ -196,7 +196,9 @@ func (a *Archive) committed(g *group, fresh *newRecords, carried []*carriedRecor
 		}
 		a.settling = append(a.settling, moved...)
 	}
-	a.state.recovered()
+	if len(g.record) > 0 || g.batch.Len() > 0 || fresh != nil || len(carried) > 0 {
+		a.state.recovered()
+	}
 }
 
 // failed takes note of a group that is not durable, and ends the one that gathers. Called with the lock held.

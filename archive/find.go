@@ -26,7 +26,11 @@ type condition struct {
 	except bool
 	// scan is set instead of pairs when they are found by walking the label's
 	// values, which may cost more than looking at the labels of the candidates.
-	scan *labels.Matcher
+	// resolved then is the condition with its pairs, once it was needed, and left tells
+	// that some month's candidates were left to be looked at.
+	scan     *labels.Matcher
+	resolved *condition
+	left     bool
 }
 
 // scanMin is the number of candidates from which on the values of a label are
@@ -71,7 +75,7 @@ func (v *view) find(ctx context.Context, mint, maxt int64, ms []*labels.Matcher)
 }
 
 func allPostings(conditions []condition) bool {
-	return !slices.ContainsFunc(conditions, func(c condition) bool { return c.scan != nil })
+	return !slices.ContainsFunc(conditions, func(c condition) bool { return c.left })
 }
 
 // conditions turns matchers into postings, cheap ones first.
@@ -169,13 +173,17 @@ func (v *view) findInMonth(m format.Month, first, last format.Day, conditions []
 				}
 			}
 			if set != nil && set.GetCardinality() < scanMin {
+				c.left = true
 				continue
 			}
-			resolved, err := v.resolve(c.scan)
-			if err != nil {
-				return nil, err
+			if c.resolved == nil {
+				resolved, err := v.resolve(c.scan)
+				if err != nil {
+					return nil, err
+				}
+				c.resolved = &resolved
 			}
-			*c = resolved
+			c = c.resolved
 		}
 		if c.except && set == nil {
 			if err := restrict(); err != nil {
@@ -208,11 +216,12 @@ func (v *view) findInMonth(m format.Month, first, last format.Day, conditions []
 	return set, nil
 }
 
-// filter drops the series that a condition which was not turned into postings refuses.
+// filter drops the series that a condition refuses which was not turned into
+// postings for every month.
 func (s *selection) filter(conditions []condition) {
 	for i := range conditions {
 		m := conditions[i].scan
-		if m == nil {
+		if !conditions[i].left {
 			continue
 		}
 		n := 0

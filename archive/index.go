@@ -373,17 +373,19 @@ type containerWrite struct {
 	high   uint64
 }
 
-// writes lists the containers that p touches.
+// writes lists the containers that p touches. Postings come before activity: a
+// flush may end between two of its batches, and a series that is active on a day is
+// taken to be in its month's postings.
 func (p *postings) writes() []containerWrite {
 	var out []containerWrite
-	for d, b := range p.active {
-		eachHigh(b, func(high uint64) {
-			out = append(out, containerWrite{format.FamilyActive, format.AppendActiveKey(nil, d, high), b, high})
-		})
-	}
 	for k, b := range p.pairs {
 		eachHigh(b, func(high uint64) {
 			out = append(out, containerWrite{format.FamilyIndex, format.AppendIndexKey(nil, k.month, k.pair, high), b, high})
+		})
+	}
+	for d, b := range p.active {
+		eachHigh(b, func(high uint64) {
+			out = append(out, containerWrite{format.FamilyActive, format.AppendActiveKey(nil, d, high), b, high})
 		})
 	}
 	return out

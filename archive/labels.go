@@ -241,14 +241,22 @@ func (v *view) sampled(ctx context.Context, set *roaring.Bitmap, mint, maxt int6
 			bytes += data[i].bytes()
 		}
 		v.bytes.Add(-int64(bytes))
+		v.forgetLoaded()
 		rest = rest[n:]
 	}
 	return found, nil
 }
 
+// forgetLoaded drops what was loaded to be looked at once.
+func (v *view) forgetLoaded() {
+	v.memoryMu.Lock()
+	defer v.memoryMu.Unlock()
+	v.loaded = nil
+}
+
 func (v *view) sampledInMemory(ref format.Ref, mint, maxt int64) bool {
 	// The bounds of a piece are samples themselves: one of them in the range decides.
-	for _, p := range v.a.live.appendPieces(nil, ref) {
+	for _, p := range v.a.live.appendPieces(nil, ref, v.epoch) {
 		if p.MinMillis >= mint && p.MinMillis <= maxt || p.MaxMillis >= mint && p.MaxMillis <= maxt {
 			return true
 		}

@@ -207,16 +207,31 @@ func (l *loader) add(s *samples, k format.HotKey) error {
 	return nil
 }
 
-// memory adds what the open runs hold.
+// memory adds what the open runs hold. What an earlier Select of the view saw of a
+// series, a later one sees too, so that a query subtracts equals from equals.
 func (l *loader) memory() error {
+	v := l.v
+	v.memoryMu.Lock()
+	defer v.memoryMu.Unlock()
+	seen := map[format.Ref][]chunk.Piece{}
+	for _, earlier := range v.loaded {
+		for i := range earlier {
+			seen[earlier[i].ref] = earlier[i].memory
+		}
+	}
+	v.loaded = append(v.loaded, l.out)
 	replayed := l.v.a.replayed.Load()
 	n := 0
 	for i := range l.out {
 		s := &l.out[i]
-		if replayed != nil {
-			s.memory = replayed.appendPieces(s.memory, s.ref)
+		if known, ok := seen[s.ref]; ok {
+			s.memory = known
+		} else {
+			if replayed != nil {
+				s.memory = replayed.appendPieces(s.memory, s.ref, l.v.epoch)
+			}
+			s.memory = l.v.a.live.appendPieces(s.memory, s.ref, l.v.epoch)
 		}
-		s.memory = l.v.a.live.appendPieces(s.memory, s.ref)
 		for j := range s.memory {
 			n += len(s.memory[j].Data)
 		}

@@ -23,7 +23,7 @@ type upkeep struct {
 	marked       time.Time // when the watermarks were last written
 	cutMark      format.Sequence
 	indexMark    format.Sequence
-	journalMark  format.Sequence
+	journalMark  atomic.Uint64
 	dropped      int // slots of pages that were dropped since the table of keys was cleaned
 	lastReason   string
 
@@ -110,11 +110,14 @@ func (a *Archive) tellHealth() {
 func (a *Archive) cutDue(all bool) error {
 	now := a.o.Now().UnixMilli()
 	var due, open []*page
-	total := int64(0)
+	total, uncut := int64(0), int64(0)
 	a.live.each(func(p *page) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		total += int64(p.bytes())
+		if p.since != 0 {
+			uncut += int64(p.openBytes())
+		}
 		switch {
 		case p.since == 0:
 		case all || p.due(now, a.o.RunAgeMax.Milliseconds()):
@@ -124,7 +127,8 @@ func (a *Archive) cutDue(all bool) error {
 		}
 	})
 	a.live.bytes.Store(total)
-	if total > a.o.RunBytesMax {
+	// What was cut and waits for readers is not made less by cutting more.
+	if uncut > a.o.RunBytesMax {
 		due = append(due, oldestPages(open, len(open)/4+1)...)
 	}
 	for len(due) > 0 {
@@ -157,6 +161,9 @@ const runPiecesMax = 5
 func (p *page) due(now, ageMax int64) bool {
 	if len(p.log.pieces) >= runPiecesMax*max(len(p.slots), 16) {
 		return true
+	}
+	if p.opened > now {
+		p.opened = now // The clock was set back.
 	}
 	spread := int64(uint32(p.first>>pageBits)*2654435761>>16) * (ageMax / 2) >> 16
 	return now-p.opened >= ageMax/2+spread
@@ -261,7 +268,9 @@ func (a *Archive) writeWatermarks(all bool) error {
 	}
 	put(format.MetaCut, &u.cutMark, cut)
 	edge := a.edgeBefore(min(cut, u.indexMark))
-	put(format.MetaJournal, &u.journalMark, edge)
+	journal := format.Sequence(u.journalMark.Load())
+	put(format.MetaJournal, &journal, edge)
+	u.journalMark.Store(uint64(journal))
 	if b.Len() == 0 {
 		return nil
 	}
@@ -354,6 +363,9 @@ func (o *openRuns) empty() bool {
 func (a *Archive) dropIdlePages() {
 	now := a.o.Now().UnixMilli()
 	idle := func(p *page) bool {
+		if touched := p.touched.Load(); touched > now {
+			p.touched.CompareAndSwap(touched, now) // The clock was set back.
+		}
 		return now-p.touched.Load() > pageIdleMax.Milliseconds() && p.since == 0 && len(p.moved) == 0
 	}
 	var pages []*page
@@ -367,9 +379,11 @@ func (a *Archive) dropIdlePages() {
 	for _, p := range pages {
 		a.mu.Lock()
 		p.mu.Lock()
-		if idle(p) {
-			a.live.drop(p)
+		// A page that comes back knows no previous values, so the journal must not lean
+		// on those of the one that goes: the segment ends with it.
+		if len(a.group.record) == 0 && a.live.drop(p, func() bool { return idle(p) }) {
 			a.upkeep.dropped += len(p.slots)
+			a.endSegment()
 		}
 		p.mu.Unlock()
 		a.mu.Unlock()
@@ -378,7 +392,7 @@ func (a *Archive) dropIdlePages() {
 	defer a.cat.mu.Unlock()
 	if a.upkeep.dropped > a.cat.keys.used/2 && a.upkeep.dropped > keyTableMin {
 		a.upkeep.dropped = 0
-		a.cat.keys.shrink(func(ref format.Ref) bool { return a.live.page(ref) != nil })
+		a.cat.keys.shrink(func(ref format.Ref) bool { return a.live.page(ref) != nil || a.cat.isRecent(ref) })
 	}
 }
 

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 
 	"github.com/prometheus/prometheus/model/metadata"
@@ -60,9 +61,11 @@ func (s *metadataStore) load() error {
 // Metadata calls each for the metric families of which something is known, in no
 // order, until it returns false.
 func (a *Archive) Metadata(each func(metricFamily string, m metadata.Metadata) bool) {
+	// The writer needs the lock while it holds the archive's, so it is not held over each.
 	a.metadata.mu.RLock()
-	defer a.metadata.mu.RUnlock()
-	for f, m := range a.metadata.latest {
+	latest := maps.Clone(a.metadata.latest)
+	a.metadata.mu.RUnlock()
+	for f, m := range latest {
 		if !each(f, m) {
 			return
 		}

@@ -149,10 +149,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	durable := a.durable
 	a.mu.Unlock()
 	gauge(descAcked, float64(durable))
-	a.upkeep.mu.Lock()
-	from := a.upkeep.journalMark
-	a.upkeep.mu.Unlock()
-	gauge(descJournalFrom, float64(from))
+	gauge(descJournalFrom, float64(a.upkeep.journalMark.Load()))
 	starting := 0.0
 	if a.StartError() == ErrStarting {
 		starting = 1

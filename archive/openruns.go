@@ -40,6 +40,21 @@ func (o *openRuns) page(ref format.Ref) *page {
 	return nil
 }
 
+// touch returns the page of a ref after it was marked as in use, so that it stays in
+// memory for a while; nil when it isn't there.
+func (o *openRuns) touch(ref format.Ref, now int64) *page {
+	for {
+		p := o.page(ref)
+		if p == nil {
+			return nil
+		}
+		p.touched.Store(now)
+		if o.page(ref) == p {
+			return p
+		}
+	}
+}
+
 // ensure brings the page of a ref to memory and makes the ref's slot usable.
 // It reads the catalogue, so it is called without the archive's lock.
 func (o *openRuns) ensure(ref format.Ref) (*page, error) {
@@ -73,6 +88,7 @@ func (o *openRuns) load(ref format.Ref, visit func(format.Ref, *format.Series)) 
 	}
 	i := int(ref >> pageBits)
 	p := &page{first: ref &^ (pageSize - 1)}
+	p.touched.Store(o.cat.now())
 	err := o.cat.records(p.first, p.first+pageSize, func(ref format.Ref, rec *format.Series) error {
 		p.add(ref, rec.Metric)
 		if visit != nil {
@@ -107,20 +123,34 @@ func (o *openRuns) each(f func(*page)) {
 }
 
 // drop takes a page out of memory. The caller has seen that it holds nothing.
-func (o *openRuns) drop(p *page) {
-	o.mu.Lock()
+//
+// Called with the archive's lock held, so it does not wait: a page that is being loaded
+// meanwhile is a reason to try again later. A writer that asked for the page at the
+// same time either finds it gone, and loads it, or is seen by idle, and keeps it.
+func (o *openRuns) drop(p *page, idle func() bool) bool {
+	if !o.mu.TryLock() {
+		return false
+	}
 	defer o.mu.Unlock()
-	pages := *o.pages.Load()
-	pages[p.first>>pageBits].CompareAndSwap(p, nil)
+	place := &(*o.pages.Load())[p.first>>pageBits]
+	if !idle() || !place.CompareAndSwap(p, nil) {
+		return false
+	}
+	if !idle() {
+		place.Store(p)
+		return false
+	}
+	return true
 }
 
-// appendPieces appends a series' samples in memory to dst, in arrival order.
-func (o *openRuns) appendPieces(dst []chunk.Piece, ref format.Ref) []chunk.Piece {
+// appendPieces appends to dst, in arrival order, a series' samples that a reader of the
+// epoch does not find on disk.
+func (o *openRuns) appendPieces(dst []chunk.Piece, ref format.Ref, epoch uint64) []chunk.Piece {
 	p := o.page(ref)
 	if p == nil {
 		return dst
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.appendPieces(dst, uint8(ref-p.first))
+	return p.appendPieces(dst, uint8(ref-p.first), epoch)
 }

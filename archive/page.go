@@ -237,9 +237,13 @@ func (p *page) putRare(slot uint8, t int64, add func(*rareRun)) {
 }
 
 // appendPieces appends all samples in memory of the slot's series to dst as pieces in arrival order.
-// The pieces may be read after the lock was given back.
-func (p *page) appendPieces(dst []chunk.Piece, slot uint8) []chunk.Piece {
+// The pieces may be read after the lock was given back. Cut runs that a reader of the
+// epoch finds on disk are left out.
+func (p *page) appendPieces(dst []chunk.Piece, slot uint8, epoch uint64) []chunk.Piece {
 	for _, m := range p.moved {
+		if m.epoch != 0 && m.epoch <= epoch {
+			continue
+		}
 		if int(slot) < len(m.heads) {
 			dst = m.log.appendTo(dst, m.heads[slot])
 		}
@@ -347,12 +351,15 @@ func (p *page) release(epoch uint64) int {
 
 // bytes is the memory of the page's samples.
 func (p *page) bytes() int {
-	n := cap(p.slots)*slotBytes + p.log.bytes() + rareBytes(p.rare)
+	n := p.openBytes()
 	for _, m := range p.moved {
 		n += m.bytes()
 	}
 	return n
 }
+
+// openBytes is the memory of the page's open runs, its slots included.
+func (p *page) openBytes() int { return cap(p.slots)*slotBytes + p.log.bytes() + rareBytes(p.rare) }
 
 // slotBytes is the size of an openSeries; a test pins it.
 const slotBytes = 312

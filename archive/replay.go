@@ -85,10 +85,17 @@ func (r *replayer) run() error {
 		if err := r.record(format.Sequence(seq), it.Value(), need); err != nil {
 			return err
 		}
-		if r.runs.bytes.Load() > r.a.o.RunBytesMax/2 {
+		if r.runs.bytes.Load() > r.a.o.RunBytesMax/2 && r.a.upkeep.replay.Load() == nil {
 			if err := r.cutOrWait(); err != nil {
 				return err
 			}
+			// What was cut stays for readers of today, of whom there are none yet.
+			r.runs.each(func(p *page) {
+				p.mu.Lock()
+				p.release(math.MaxUint64)
+				p.mu.Unlock()
+			})
+			r.runs.bytes.Store(0)
 		}
 		if r.a.closing.Load() {
 			return errShutdown
@@ -100,11 +107,11 @@ func (r *replayer) run() error {
 	return errors.Join(r.cutOrWait(), r.preload())
 }
 
-// cutOrWait is cut, except that a full disk is no error: queries are answered from
-// memory, and the archive cuts when there is room again.
+// cutOrWait is cut, except that a disk which is full or too slow is no error: queries
+// are answered from memory, and the archive cuts when it takes writes again.
 func (r *replayer) cutOrWait() error {
 	err := r.cut()
-	if errors.Is(err, rocks.ErrNoSpace) {
+	if errors.Is(err, rocks.ErrNoSpace) || errors.Is(err, rocks.ErrStalled) {
 		r.a.upkeep.replay.Store(r)
 		return nil
 	}
@@ -194,12 +201,13 @@ func (r *replayer) section(kind format.SectionKind, seq format.Sequence, wanted 
 		if _, err := r.runs.ensure(j.Ref); err != nil {
 			return err
 		}
+		w := r.writer(seq)
 		if r.cutAlready(j.Ref, seq) {
-			r.a.index.note(j.Ref, format.DayOf(j.TimeMillis))
+			w.noteDay(w.series(j.Ref), j.Ref, j.TimeMillis)
+			w.done()
 			return nil
 		}
 		r.samples++
-		w := r.writer(seq)
 		err := w.putHistogram(j.Ref, &arrival.Histogram{TimeMillis: j.TimeMillis, StartMillis: j.Start, Int: j.Int, Float: j.Float})
 		w.done()
 		return err

@@ -29,6 +29,10 @@ type view struct {
 	epoch      uint64
 	snap       *rocks.Snapshot
 
+	// memoryMu guards loaded: what the Selects of the view saw in memory.
+	memoryMu sync.Mutex
+	loaded   [][]samples
+
 	bytes  atomic.Int64
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc

@@ -251,7 +251,6 @@ func (w *runWriter) putStarted(s *openSeries, ref format.Ref, t, start int64, v 
 
 func (w *runWriter) putHistogram(ref format.Ref, h *arrival.Histogram) error {
 	s := w.series(ref)
-	w.noteDay(s, ref, h.TimeMillis)
 	var err error
 	w.page.putRare(uint8(ref-w.page.first), h.TimeMillis, func(r *rareRun) {
 		if h.Float != nil {
@@ -260,6 +259,9 @@ func (w *runWriter) putHistogram(ref format.Ref, h *arrival.Histogram) error {
 			err = r.builder.AppendHistogram(h.TimeMillis, h.StartMillis, h.Int)
 		}
 	})
+	if err == nil {
+		w.noteDay(s, ref, h.TimeMillis)
+	}
 	w.runs.bytes.Add(rareSampleBytes)
 	return err
 }
@@ -348,18 +350,14 @@ func (a *Archive) prepare(b *arrival.Batch) error {
 			continue
 		}
 		if p == nil || ref-p.first >= pageSize {
-			if p = a.live.page(ref); p != nil {
-				p.touched.Store(now)
+			p = a.live.touch(ref, now)
+		}
+		for p == nil || !p.exists(ref) {
+			if _, err := a.live.ensure(ref); err != nil {
+				return err
 			}
+			p = a.live.touch(ref, now)
 		}
-		if p != nil && p.exists(ref) {
-			continue
-		}
-		var err error
-		if p, err = a.live.ensure(ref); err != nil {
-			return err
-		}
-		p.touched.Store(now)
 	}
 	return nil
 }
