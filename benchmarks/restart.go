@@ -185,7 +185,7 @@ func (c *crash) comeBack(ctx context.Context) error {
 	group.Go(func() {
 		c.point.QuerySeconds = -1
 		for time.Since(began) < returnLimit && ctx.Err() == nil {
-			if found, err := c.count(ctx, "count({cluster=%q})", c.plan.clusters, at); err == nil && found == int64(c.plan.d.Len()) {
+			if found, err := c.count(ctx, "count(last_over_time({cluster=%q}[1h]))", c.plan.clusters, at); err == nil && found == int64(c.plan.d.Len()) {
 				c.point.QuerySeconds = time.Since(began).Seconds()
 				return
 			}
