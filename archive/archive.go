@@ -159,6 +159,7 @@ type Archive struct {
 	// brought to the open runs. Inside it pages are locked, one at a time. It guards what follows.
 	mu           sync.Mutex
 	group        *group
+	spare        *group // buffers of a group that is done
 	committing   bool
 	segment      uint32 // number of the journal segment
 	segmentBytes int    // bytes of it, 0 before its first record

@@ -38,6 +38,30 @@ func newGroup(seq format.Sequence) *group {
 	return &group{sequence: seq, done: make(chan struct{}), lead: make(chan struct{}, 1)}
 }
 
+// groupBytesKept bounds the buffers that a finished group leaves to the next one.
+const groupBytesKept = 4 << 20
+
+// nextGroup begins a group with the buffers of one that is durable, if there is one.
+// Called with the archive's lock held.
+func (a *Archive) nextGroup(seq format.Sequence) *group {
+	g := newGroup(seq)
+	if s := a.spare; s != nil {
+		g.record, g.batch = s.record[:0], s.batch
+		a.spare = nil
+	}
+	return g
+}
+
+// recycle keeps the buffers of a durable group. Called with the archive's lock held.
+func (a *Archive) recycle(g *group) {
+	if cap(g.record)+g.batch.Bytes() > groupBytesKept {
+		return
+	}
+	g.batch.Reset()
+	a.spare = &group{record: g.record, batch: g.batch}
+	g.record, g.batch = nil, rocks.Batch{}
+}
+
 // begin starts the group's journal record. Called with the archive's lock held.
 func (a *Archive) begin(g *group) {
 	if len(g.record) > 0 {
@@ -96,7 +120,7 @@ func (a *Archive) finish(g *group, lead bool) error {
 func (a *Archive) commit() {
 	a.mu.Lock()
 	g := a.group
-	a.group = newGroup(g.sequence + 1)
+	a.group = a.nextGroup(g.sequence + 1)
 	if n := len(g.record); n > 0 {
 		g.record = format.EndJournal(g.record, g.sequence)
 		if a.segmentBytes += n; a.segmentBytes > segmentBytesMax || a.o.Now().Sub(a.segmentAt) > segmentAgeMax {
@@ -119,6 +143,7 @@ func (a *Archive) commit() {
 		a.failed(g, carried, fresh, err)
 	} else {
 		a.committed(g, fresh, carried)
+		a.recycle(g)
 	}
 	close(g.done)
 	if next := a.group; next.joined > 0 {
