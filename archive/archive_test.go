@@ -13,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
@@ -428,4 +430,68 @@ func matcher(s string) *labels.Matcher {
 		}
 	}
 	panic(s)
+}
+
+// TestInspect shows that an archive's contents are counted, offline and running, and
+// that the largest comes first.
+func TestInspect(t *testing.T) {
+	dir := testkit.MemoryDir(t)
+	o := options()
+	a, err := archive.Open(dir, o)
+	require.NoError(t, err)
+	<-a.Started()
+	var points []point
+	for i := range 400 {
+		points = append(points, point{series: i % 10, t: clock().UnixMilli() - int64(400-i)*1000, v: float64(i)})
+	}
+	write(t, a, points)
+	require.NoError(t, a.Maintain(true))
+	running, err := a.Survey(context.Background(), 3)
+	require.NoError(t, err)
+	require.Equal(t, uint64(10), running.Series)
+	require.Len(t, running.Metrics, 3)
+	require.NoError(t, a.Close())
+	s, err := archive.Inspect(context.Background(), dir, 3)
+	require.NoError(t, err)
+	require.Equal(t, uint64(10), s.Series)
+	require.Equal(t, uint64(2), s.Metrics[0].Count)
+	require.Greater(t, s.Metrics[0].Bytes, uint64(200))
+	require.Greater(t, s.DiskBytes, s.Metrics[0].Bytes)
+	require.Equal(t, uint64(10), s.Pairs[0].Count+s.Pairs[1].Count+s.Pairs[2].Count, "the largest pairs are of job")
+}
+
+// TestExemplarsAndMetadata shows that both are read back after a restart, and that
+// an exemplar is found by time and by matcher.
+func TestExemplarsAndMetadata(t *testing.T) {
+	dir := testkit.MemoryDir(t)
+	a, err := archive.Open(dir, options())
+	require.NoError(t, err)
+	<-a.Started()
+	b := &arrival.Batch{
+		Rows:  []arrival.Row{{Ref: resolve(t, a, seriesLabels(1)), Count: 1}},
+		Times: []int64{day0}, Values: []uint64{1},
+		Exemplars: []arrival.Exemplar{
+			{Exemplar: exemplar.Exemplar{Labels: labels.FromStrings("trace_id", "x"), Value: 1.5, Ts: day0, HasTs: true}},
+			{Exemplar: exemplar.Exemplar{Labels: labels.FromStrings("trace_id", "y"), Value: 2.5, Ts: day0 + 86400_000, HasTs: true}},
+		},
+		Metadata: []arrival.Metadata{{Family: "metric_1", Metadata: metadata.Metadata{Type: "counter", Help: "help", Unit: "s"}}},
+	}
+	res, err := a.Write(context.Background(), b)
+	require.NoError(t, err)
+	require.Equal(t, 2, res.Exemplars)
+	require.NoError(t, a.Close())
+	a = testkit.Open(t, dir, options())
+	m, ok := a.MetadataOf("metric_1")
+	require.True(t, ok)
+	require.Equal(t, metadata.Metadata{Type: "counter", Help: "help", Unit: "s"}, m)
+	q, err := a.ExemplarQuerier(context.Background())
+	require.NoError(t, err)
+	got, err := q.Select(day0, day0+1000, []*labels.Matcher{matcher("job=~job.*")}, []*labels.Matcher{matcher("__name__=metric_1")})
+	require.NoError(t, err)
+	require.Len(t, got, 1)
+	require.Len(t, got[0].Exemplars, 1)
+	require.Equal(t, 1.5, got[0].Exemplars[0].Value)
+	got, err = q.Select(math.MinInt64, math.MaxInt64, []*labels.Matcher{matcher("__name__=metric_1")})
+	require.NoError(t, err)
+	require.Len(t, got[0].Exemplars, 2)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -23,7 +24,8 @@ type Size struct {
 
 // Survey says what an archive holds and what takes the room.
 type Survey struct {
-	// Families are the column families. DiskBytes is the sum of their files.
+	// Families are the column families with the bytes of their table files. DiskBytes
+	// is the sum of these, or for Inspect of all files, write-ahead log and reserve included.
 	Families  []Size
 	DiskBytes uint64
 	// Series is the number of series with samples in the month looked at, Pairs that of their label pairs.
@@ -79,7 +81,29 @@ func Inspect(ctx context.Context, dir string, limit int) (_ Survey, err error) {
 	if err != nil {
 		return Survey{}, fmt.Errorf("inspect %s: %w", dir, err)
 	}
-	return s.run(func(metric format.PairID) (uint64, error) { return counted[metric], nil })
+	out, err := s.run(func(metric format.PairID) (uint64, error) { return counted[metric], nil })
+	if err != nil {
+		return out, fmt.Errorf("inspect %s: %w", dir, err)
+	}
+	// What lies in the write-ahead log is in no table file yet.
+	out.DiskBytes, err = directoryBytes(dir)
+	return out, err
+}
+
+// directoryBytes adds up the files in a folder and all below it.
+func directoryBytes(dir string) (uint64, error) {
+	total := uint64(0)
+	err := filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			total += uint64(info.Size())
+		}
+		return err
+	})
+	return total, err
 }
 
 func lastMonth(db *rocks.DB) (format.Month, error) {
