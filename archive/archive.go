@@ -25,7 +25,6 @@
 package archive
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -405,9 +404,6 @@ func (a *Archive) StartError() error {
 	}
 }
 
-// Incarnation tells this archive from copies of it that were restored.
-func (a *Archive) Incarnation() [16]byte { return a.ack.incarnation }
-
 // Close refuses further writes, waits for those under way, cuts the open runs so that
 // the next start has nothing to read back, and closes the archive. Queriers must be
 // closed before. What can't be cut, on a full disk for example, stays in the journal.
@@ -435,14 +431,6 @@ func (a *Archive) Close() error {
 	durable := a.durable
 	a.mu.Unlock()
 	return errors.Join(err, a.ack.write(uint64(durable)), a.db.Close(), a.ack.close())
-}
-
-// Sync makes all that was written durable, whatever SyncInterval says.
-func (a *Archive) Sync(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return errors.Join(a.flushGroup(), a.db.SyncWAL())
 }
 
 func (a *Archive) overload() error {

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"strings"
 	"sync"
@@ -119,28 +118,6 @@ func (c *catalogue) load(meta func(name string) (uint64, bool, error)) error {
 	return nil
 }
 
-// appendWire appends the remote write 1.0 form of a sorted label set: the bytes
-// whose hash is the series' own key.
-func appendWire(dst []byte, ls labels.Labels) []byte {
-	ls.Range(func(l labels.Label) { dst = appendWireLabel(dst, l.Name, l.Value) })
-	return dst
-}
-
-func appendWireLabel(dst []byte, name, value string) []byte {
-	n := 1 + uvarintLen(len(name)) + len(name) + 1 + uvarintLen(len(value)) + len(value)
-	dst = binary.AppendUvarint(append(dst, 0x0a), uint64(n))
-	dst = append(binary.AppendUvarint(append(dst, 0x0a), uint64(len(name))), name...)
-	return append(binary.AppendUvarint(append(dst, 0x12), uint64(len(value))), value...)
-}
-
-func uvarintLen(n int) int {
-	w := 1
-	for ; n >= 0x80; n >>= 7 {
-		w++
-	}
-	return w
-}
-
 // Resolve implements the write port: it finds or makes the series of unknown.
 func (c *catalogue) resolve(ctx context.Context, unknown []arrival.Unknown) error {
 	if err := ctx.Err(); err != nil {
@@ -153,7 +130,7 @@ func (c *catalogue) resolve(ctx context.Context, unknown []arrival.Unknown) erro
 	var wire []byte
 	for i := range unknown {
 		u := &unknown[i]
-		wire = appendWire(wire[:0], u.Labels)
+		wire = arrival.AppendLabels(wire[:0], u.Labels)
 		own[i] = c.seed.Hash(wire)
 		if u.Ref = c.keys.get(own[i]); u.Ref == 0 {
 			missing = append(missing, i)

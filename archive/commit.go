@@ -253,21 +253,18 @@ var errShutdown = errors.New("the archive is closing")
 // diskFloor refuses commits when the disk is nearly full, so that what RocksDB
 // does in the background still finds room.
 type diskFloor struct {
-	dir       string
-	bytesMin  int64
-	free      func(dir string) (free, total int64, err error)
-	shareMin  float64
-	lastFree  int64
-	lastTotal int64
+	dir      string
+	bytesMin int64
+	shareMin float64
+	free     func(dir string) (free, total int64, err error)
 }
 
-// check is called by the leader of a commit only.
+// check may be called from any goroutine.
 func (d *diskFloor) check() error {
 	free, total, err := d.free(d.dir)
 	if err != nil {
 		return fmt.Errorf("ask for free space of %s: %w", d.dir, err)
 	}
-	d.lastFree, d.lastTotal = free, total
 	if floor := d.floor(total); free < floor {
 		return fmt.Errorf("%w: %d bytes are free in %s, writes need %d; free space or lower storage.min_free", rocks.ErrNoSpace, free, d.dir, floor)
 	}

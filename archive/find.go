@@ -60,22 +60,25 @@ func (v *view) find(ctx context.Context, mint, maxt int64, ms []*labels.Matcher)
 		}
 		found.Or(set)
 	}
-	if n := found.GetCardinality(); n > uint64(v.a.o.QuerySeriesMax) && allPostings(conditions) {
-		return nil, fmt.Errorf("%w: the selector matches %d series, the limit is %d; narrow it or raise query.max_series", ErrQueryLimit, n, v.a.o.QuerySeriesMax)
+	if !slices.ContainsFunc(conditions, func(c condition) bool { return c.left }) {
+		if err := v.countSeries(int(found.GetCardinality())); err != nil {
+			return nil, err
+		}
 	}
 	sel, err := v.sorted(found, ms)
 	if err != nil {
 		return nil, err
 	}
 	sel.filter(conditions)
-	if n := len(sel.refs); n > v.a.o.QuerySeriesMax {
-		return nil, fmt.Errorf("%w: the selector matches %d series, the limit is %d; narrow it or raise query.max_series", ErrQueryLimit, n, v.a.o.QuerySeriesMax)
-	}
-	return sel, nil
+	return sel, v.countSeries(len(sel.refs))
 }
 
-func allPostings(conditions []condition) bool {
-	return !slices.ContainsFunc(conditions, func(c condition) bool { return c.left })
+// countSeries refuses a selector that matches too many series.
+func (v *view) countSeries(n int) error {
+	if n > v.a.o.QuerySeriesMax {
+		return fmt.Errorf("%w: the selector matches %d series, the limit is %d; narrow it or raise query.max_series", ErrQueryLimit, n, v.a.o.QuerySeriesMax)
+	}
+	return nil
 }
 
 // conditions turns matchers into postings, cheap ones first.

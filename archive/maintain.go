@@ -1,8 +1,10 @@
 package archive
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -177,7 +179,7 @@ func oldestPages(pages []*page, n int) []*page {
 		since[p] = p.since
 		p.mu.Unlock()
 	}
-	sortPages(pages, since)
+	slices.SortFunc(pages, func(x, y *page) int { return cmp.Compare(since[x], since[y]) })
 	return pages[:min(n, len(pages))]
 }
 
@@ -237,8 +239,7 @@ func (a *Archive) writeIndex(p *postings, mark format.Sequence) error {
 
 // writeBatch writes a batch of background work and empties it.
 func (a *Archive) writeBatch(b *rocks.Batch) error {
-	floor := a.disk
-	if err := floor.check(); err != nil {
+	if err := a.disk.check(); err != nil {
 		return err
 	}
 	err := a.db.Write(b, !faultNoSync)
@@ -258,29 +259,25 @@ func (a *Archive) writeWatermarks(all bool) error {
 		return nil
 	}
 	u.marked = now
-	cut := a.firstUncut()
-	var b rocks.Batch
-	put := func(name string, mark *format.Sequence, to format.Sequence) {
-		if to > *mark {
-			b.Put(family(format.FamilyMeta), []byte(name), format.AppendUint64(nil, uint64(to)))
-			*mark = to
-		}
-	}
-	put(format.MetaCut, &u.cutMark, cut)
-	edge := a.edgeBefore(min(cut, u.indexMark))
-	journal := format.Sequence(u.journalMark.Load())
-	put(format.MetaJournal, &journal, edge)
-	u.journalMark.Store(uint64(journal))
-	if b.Len() == 0 {
+	cut := max(a.firstUncut(), u.cutMark)
+	journal := max(a.edgeBefore(min(cut, u.indexMark)), format.Sequence(u.journalMark.Load()))
+	if cut == u.cutMark && uint64(journal) == u.journalMark.Load() {
 		return nil
+	}
+	var b rocks.Batch
+	b.Put(family(format.FamilyMeta), []byte(format.MetaCut), format.AppendUint64(nil, uint64(cut)))
+	if journal > 0 {
+		b.Put(family(format.FamilyMeta), []byte(format.MetaJournal), format.AppendUint64(nil, uint64(journal)))
 	}
 	if err := a.writeBatch(&b); err != nil {
 		return fmt.Errorf("write watermarks: %w", err)
 	}
-	if edge == 0 {
+	u.cutMark = cut
+	u.journalMark.Store(uint64(journal))
+	if journal == 0 {
 		return nil
 	}
-	return a.db.DeleteFilesInRange(family(format.FamilyJournal), nil, format.AppendUint64(nil, uint64(edge)))
+	return a.db.DeleteFilesInRange(family(format.FamilyJournal), nil, format.AppendUint64(nil, uint64(journal)))
 }
 
 // firstUncut is the first sequence that is not wholly in durable runs.

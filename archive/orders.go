@@ -108,15 +108,3 @@ func (s *selection) sort() {
 	}
 	s.refs, s.labels = refs, sets
 }
-
-func sortPages(pages []*page, since map[*page]format.Sequence) {
-	slices.SortFunc(pages, func(x, y *page) int {
-		switch {
-		case since[x] < since[y]:
-			return -1
-		case since[x] > since[y]:
-			return 1
-		}
-		return 0
-	})
-}

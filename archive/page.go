@@ -110,8 +110,8 @@ type page struct {
 	rare  map[uint8][]*rareRun
 	// since is the sequence of the first arrival after the last cut, zero when there is none.
 	since format.Sequence
-	// opened and written are the archive's clock (ms) at the first and the last arrival after the cut.
-	opened, written int64
+	// opened is the archive's clock (ms) at the first arrival after the cut.
+	opened int64
 	// moved are cut runs that some reader may still have to find in memory.
 	moved []*movedRuns
 }

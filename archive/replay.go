@@ -336,7 +336,7 @@ func (a *Archive) preloadPage(first format.Ref, set *roaring.Bitmap, now int64) 
 	for i := range recs {
 		wire = wire[:0]
 		for _, id := range recs[i].Pairs {
-			wire = appendWireLabel(wire, texts[id].name, texts[id].value)
+			wire = arrival.AppendLabel(wire, texts[id].name, texts[id].value)
 		}
 		keys[i] = a.cat.seed.Hash(wire)
 	}

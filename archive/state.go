@@ -121,8 +121,7 @@ func (a *Archive) probe() error {
 	if due {
 		var b rocks.Batch
 		b.Put(family(format.FamilyMeta), []byte(format.MetaProbe), format.AppendUint64(nil, uint64(now.UnixMilli())))
-		floor := a.disk
-		if err = floor.check(); err == nil {
+		if err = a.disk.check(); err == nil {
 			err = a.db.Write(&b, true)
 		}
 		if err == nil {

@@ -186,7 +186,6 @@ func (w *runWriter) series(ref format.Ref) *openSeries {
 		if p.since == 0 {
 			p.since, p.opened = w.sequence, w.now
 		}
-		p.written = w.now
 	}
 	s := &p.slots[ref-p.first]
 	if s.segment != w.segment {

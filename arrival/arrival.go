@@ -1,7 +1,7 @@
 // Package arrival holds the columns that cross the write port: what an input
 // protocol decoded, laid out as the archive consumes it.
 //
-// It is a leaf with no behaviour of its own. The inputs (package ingest and
+// It is a leaf with no behaviour of its own but how a series is named in bytes. The inputs (package ingest and
 // below) fill a Batch, the archive writes it; neither imports the other, and a
 // sample is never copied between two shapes on the way.
 //
@@ -16,6 +16,7 @@
 package arrival
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"time"
@@ -44,6 +45,29 @@ type Seed uint64
 func (s Seed) Hash(b []byte) Key {
 	h := xxh3.Hash128Seed(b, uint64(s))
 	return Key{Hi: h.Hi, Lo: h.Lo}
+}
+
+// AppendLabels appends the labels, which are sorted, as remote write 1.0 has them in a
+// series message. The bytes' key under the archive's own seed is the series' own key.
+func AppendLabels(dst []byte, ls labels.Labels) []byte {
+	ls.Range(func(l labels.Label) { dst = AppendLabel(dst, l.Name, l.Value) })
+	return dst
+}
+
+// AppendLabel appends one label for AppendLabels.
+func AppendLabel(dst []byte, name, value string) []byte {
+	n := 1 + uvarintLen(len(name)) + len(name) + 1 + uvarintLen(len(value)) + len(value)
+	dst = binary.AppendUvarint(append(dst, 0x0a), uint64(n))
+	dst = append(binary.AppendUvarint(append(dst, 0x0a), uint64(len(name))), name...)
+	return append(binary.AppendUvarint(append(dst, 0x12), uint64(len(value))), value...)
+}
+
+func uvarintLen(n int) int {
+	w := 1
+	for ; n >= 0x80; n >>= 7 {
+		w++
+	}
+	return w
 }
 
 // Row is one series of a request.
@@ -136,15 +160,13 @@ const (
 	ReasonInvalidExemplar
 	// ReasonInvalidSeries: a series message that is malformed in another way, such as samples beside histograms.
 	ReasonInvalidSeries
-	// ReasonOverwrite: the same series and time with another value, where the configuration refuses that.
-	ReasonOverwrite
 	// ReasonCount is the number of reasons.
 	ReasonCount
 )
 
 var reasonTexts = [ReasonCount]string{
 	"none", "too_far_in_future", "out_of_retention", "series_limit", "invalid_labels", "invalid_symbols",
-	"invalid_histogram", "invalid_exemplar", "invalid_series", "overwrite",
+	"invalid_histogram", "invalid_exemplar", "invalid_series",
 }
 
 // String returns the reason as metrics and answers name it.

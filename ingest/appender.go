@@ -231,7 +231,7 @@ func (a *appender) identify(ls labels.Labels) (storage.SeriesRef, known, error) 
 	if err != nil {
 		return 0, known{}, a.refuse(arrival.ReasonInvalidLabels, err)
 	}
-	a.wire = appendWire(a.wire[:0], valid)
+	a.wire = arrival.AppendLabels(a.wire[:0], valid)
 	k := known{labels: valid, key: a.to.sink.Seed().Hash(a.wire), latestMillis: math.MinInt64}
 	rows := [1]arrival.Row{{Key: k.key}}
 	if a.to.sink.Lookup(rows[:]) > 0 {
@@ -401,33 +401,3 @@ func (r *refusal) Error() string { return r.reason.String() + ": " + r.err.Error
 func (r *refusal) Unwrap() error { return r.err }
 
 func (r *refusal) Is(target error) bool { return target == storage.ErrOutOfBounds }
-
-// appendWire appends the labels as remote write 1.0 has them in a series message:
-// the bytes under whose key the archive knows the series.
-func appendWire(dst []byte, ls labels.Labels) []byte {
-	ls.Range(func(l labels.Label) {
-		n := 1 + sizeVarint(len(l.Name)) + len(l.Name)
-		n += 1 + sizeVarint(len(l.Value)) + len(l.Value)
-		dst = appendVarint(append(dst, 1<<3|2), n)
-		dst = appendVarint(append(dst, 1<<3|2), len(l.Name))
-		dst = append(dst, l.Name...)
-		dst = appendVarint(append(dst, 2<<3|2), len(l.Value))
-		dst = append(dst, l.Value...)
-	})
-	return dst
-}
-
-func sizeVarint(n int) int {
-	size := 1
-	for ; n >= 0x80; n >>= 7 {
-		size++
-	}
-	return size
-}
-
-func appendVarint(dst []byte, n int) []byte {
-	for ; n >= 0x80; n >>= 7 {
-		dst = append(dst, byte(n)|0x80)
-	}
-	return append(dst, byte(n))
-}

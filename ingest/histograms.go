@@ -19,15 +19,7 @@ func (l Limits) CheckHistogram(h *histogram.Histogram) error {
 	if err := l.checkSizes(h.PositiveSpans, h.NegativeSpans, len(h.PositiveBuckets), len(h.NegativeBuckets), len(h.CustomValues)); err != nil {
 		return err
 	}
-	if tooFine(h.Schema) {
-		if err := h.ReduceResolution(histogram.ExponentialSchemaMax); err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalidHistogram, err)
-		}
-	}
-	if err := h.Validate(); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalidHistogram, err)
-	}
-	return nil
+	return settle(h, h.Schema)
 }
 
 // CheckFloatHistogram is CheckHistogram for float histograms.
@@ -35,7 +27,15 @@ func (l Limits) CheckFloatHistogram(h *histogram.FloatHistogram) error {
 	if err := l.checkSizes(h.PositiveSpans, h.NegativeSpans, len(h.PositiveBuckets), len(h.NegativeBuckets), len(h.CustomValues)); err != nil {
 		return err
 	}
-	if tooFine(h.Schema) {
+	return settle(h, h.Schema)
+}
+
+// settle brings a histogram to a schema that upstream stores and validates it.
+func settle(h interface {
+	ReduceResolution(schema int32) error
+	Validate() error
+}, schema int32) error {
+	if tooFine(schema) {
 		if err := h.ReduceResolution(histogram.ExponentialSchemaMax); err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalidHistogram, err)
 		}
