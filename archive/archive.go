@@ -58,6 +58,10 @@ type Options struct {
 	IndexFlushInterval time.Duration
 	// FutureMax is how far ahead of the clock a sample may lie. Default 10 min.
 	FutureMax time.Duration
+	// RejectOverwrites refuses a sample whose series has another value at the same
+	// time, instead of letting the later arrival win. Samples that are not the newest of
+	// their series then cost a read, and writes wait for the journal to be read back at a start.
+	RejectOverwrites bool
 	// SeriesMax bounds the number of series ever made, NewSeriesPerMinuteMax the rate. Default: no bound.
 	SeriesMax             uint64
 	NewSeriesPerMinuteMax int
@@ -148,6 +152,7 @@ type Archive struct {
 	disk     diskFloor
 	ack      *ackFile
 	orders   *sortOrders
+	guard    *overwriteGuard // nil unless overwrites are refused
 
 	// replayed holds what the journal gave back until it is on disk; nil afterwards.
 	replayed atomic.Pointer[openRuns]
@@ -228,6 +233,9 @@ func Open(dir string, o Options) (*Archive, error) {
 	a.live = newOpenRuns(a.cat)
 	a.metadata = newMetadataStore(db, a.cat)
 	a.m = newMetrics(a)
+	if o.RejectOverwrites {
+		a.guard = &overwriteGuard{a: a}
+	}
 	last, err := a.load()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open archive %s: %w", dir, err), db.Close(), ack.close())

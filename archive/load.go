@@ -61,11 +61,17 @@ const arenaBytes = 256 << 10
 
 // load returns the samples of the selection's series, in its order.
 func (v *view) load(ctx context.Context, sel *selection, mint, maxt int64) ([]samples, error) {
-	l := loader{v: v, ctx: ctx, mint: mint, maxt: maxt, out: make([]samples, len(sel.refs))}
-	metrics, err := l.byMetric(sel)
-	if err != nil {
+	out := make([]samples, len(sel.refs))
+	if err := v.name(out, sel); err != nil {
 		return nil, err
 	}
+	return out, v.fill(ctx, out, mint, maxt)
+}
+
+// fill reads what samples with ref and metric stand for.
+func (v *view) fill(ctx context.Context, out []samples, mint, maxt int64) error {
+	l := loader{v: v, ctx: ctx, mint: mint, maxt: maxt, out: out}
+	metrics := l.byMetric()
 	// The iterator comes first: what leaves memory between the two reads is then found
 	// in memory, since the view's snapshot is older still.
 	l.it = v.a.db.NewIterator(family(format.FamilyHot), rocks.IterOptions{
@@ -75,18 +81,17 @@ func (v *view) load(ctx context.Context, sel *selection, mint, maxt int64) ([]sa
 	defer l.it.Close()
 	for metric, at := range metrics {
 		if err := l.metric(metric, at); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := l.it.Err(); err != nil {
-		return nil, fmt.Errorf("read runs: %w", err)
+		return fmt.Errorf("read runs: %w", err)
 	}
-	return l.out, l.memory()
+	return l.memory()
 }
 
-// byMetric sorts the places of the series by metric and, within, by ref.
-func (l *loader) byMetric(sel *selection) (map[format.PairID][]int32, error) {
-	metrics := map[format.PairID][]int32{}
+// name sets ref and metric of the selection's series.
+func (v *view) name(out []samples, sel *selection) error {
 	lastName, id := "", format.PairID(0)
 	known := false
 	for i, ls := range sel.labels {
@@ -95,13 +100,21 @@ func (l *loader) byMetric(sel *selection) (map[format.PairID][]int32, error) {
 			lastName, known, id = name, true, 0
 			if name != "" {
 				var err error
-				if id, err = l.v.a.cat.findPair(model.MetricNameLabel, name); err != nil {
-					return nil, err
+				if id, err = v.a.cat.findPair(model.MetricNameLabel, name); err != nil {
+					return err
 				}
 			}
 		}
-		l.out[i].ref, l.out[i].metric = sel.refs[i], id
-		metrics[id] = append(metrics[id], int32(i))
+		out[i].ref, out[i].metric = sel.refs[i], id
+	}
+	return nil
+}
+
+// byMetric sorts the places of the series by metric and, within, by ref.
+func (l *loader) byMetric() map[format.PairID][]int32 {
+	metrics := map[format.PairID][]int32{}
+	for i := range l.out {
+		metrics[l.out[i].metric] = append(metrics[l.out[i].metric], int32(i))
 	}
 	for _, at := range metrics {
 		slices.SortFunc(at, func(x, y int32) int {
@@ -111,7 +124,7 @@ func (l *loader) byMetric(sel *selection) (map[format.PairID][]int32, error) {
 			return 1
 		})
 	}
-	return metrics, nil
+	return metrics
 }
 
 // nearMax is how many runs of other series are stepped over before a seek.

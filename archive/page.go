@@ -114,6 +114,8 @@ type page struct {
 	opened int64
 	// moved are cut runs that some reader may still have to find in memory.
 	moved []*movedRuns
+	// newest is the overwriteGuard's: the time of each series' newest sample. Nil without a guard.
+	newest *[pageSize]int64
 }
 
 // movedRuns are runs that were cut: on their way to disk, or there already but

@@ -41,8 +41,9 @@ func (a *Archive) Resolve(ctx context.Context, unknown []arrival.Unknown) error 
 }
 
 // Write stores the batch and returns when what it reports as written is fsynced.
-// Rows without a ref are passed over. Samples too far ahead of the clock are
-// refused one by one, counted in the result. It changes b: rows and columns that
+// Rows without a ref are passed over. Samples too far ahead of the clock, and those
+// that would overwrite where that is not allowed, are refused one by one, counted in
+// the result. It changes b: rows and columns that
 // were not written are gone from it.
 //
 // The error is *arrival.Unavailable, or that of ctx when it ended first; in both
@@ -59,13 +60,18 @@ func (a *Archive) Write(ctx context.Context, b *arrival.Batch) (arrival.Result, 
 	if err := a.prepare(b); err != nil {
 		return arrival.Result{}, err
 	}
+	if err := a.guard.enter(ctx, b, &res.Rejected); err != nil {
+		return arrival.Result{}, err
+	}
 	a.mu.Lock()
 	g := a.group
 	if len(g.record) > a.o.GroupBytesMax {
 		a.mu.Unlock()
+		a.guard.leave()
 		return arrival.Result{}, a.overload()
 	}
 	a.arrive(g, b, &res)
+	a.guard.leave()
 	if err := a.join(g); err != nil {
 		return arrival.Result{}, err
 	}
@@ -293,7 +299,7 @@ func (a *Archive) refuse(b *arrival.Batch, rejected *arrival.Rejected) {
 		good = b.Rows[i].Ref != 0
 	}
 	if !good {
-		compact(b, reason, rejected)
+		compact(b, func(row *arrival.Row, k uint32) bool { return keep(row.Ref, reason(b.Times[k]), rejected) })
 	}
 	b.Histograms = slices.DeleteFunc(b.Histograms, func(h arrival.Histogram) bool {
 		return !keep(b.Rows[h.Row].Ref, reason(h.TimeMillis), rejected)
@@ -315,14 +321,15 @@ func keep(ref storage.SeriesRef, reason arrival.Reason, rejected *arrival.Reject
 }
 
 // compact moves the float samples that stay to the front of the columns. Rows keep
-// their places, because histograms and exemplars name them by index.
-func compact(b *arrival.Batch, reason func(int64) arrival.Reason, rejected *arrival.Rejected) {
+// their places, because histograms and exemplars name them by index. stays is asked
+// for each sample of a row, in order, with its index in the columns.
+func compact(b *arrival.Batch, stays func(row *arrival.Row, k uint32) bool) {
 	n := uint32(0)
 	for i := range b.Rows {
 		row := &b.Rows[i]
 		first := n
 		for k := row.First; k < row.First+row.Count; k++ {
-			if !keep(row.Ref, reason(b.Times[k]), rejected) {
+			if !stays(row, k) {
 				continue
 			}
 			b.Times[n], b.Values[n] = b.Times[k], b.Values[k]

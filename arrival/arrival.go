@@ -160,13 +160,16 @@ const (
 	ReasonInvalidExemplar
 	// ReasonInvalidSeries: a series message that is malformed in another way, such as samples beside histograms.
 	ReasonInvalidSeries
+	// ReasonOverwrite: another value of the series at the same time is there, and the
+	// archive was told to refuse overwrites.
+	ReasonOverwrite
 	// ReasonCount is the number of reasons.
 	ReasonCount
 )
 
 var reasonTexts = [ReasonCount]string{
 	"none", "too_far_in_future", "out_of_retention", "series_limit", "invalid_labels", "invalid_symbols",
-	"invalid_histogram", "invalid_exemplar", "invalid_series",
+	"invalid_histogram", "invalid_exemplar", "invalid_series", "overwrite",
 }
 
 // String returns the reason as metrics and answers name it.

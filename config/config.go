@@ -118,6 +118,8 @@ type Ingest struct {
 	MaxLabelValue    Size     `yaml:"max_label_value"`
 	MaxExemplarChars int      `yaml:"max_exemplar_chars"`
 	MaxFuture        Duration `yaml:"max_future"`
+	// Overwrites is last or reject.
+	Overwrites string `yaml:"overwrites"`
 	// MaxTotalSeries and MaxNewSeriesPerMinute of zero mean no limit.
 	MaxTotalSeries        int `yaml:"max_total_series"`
 	MaxNewSeriesPerMinute int `yaml:"max_new_series_per_minute"`

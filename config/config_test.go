@@ -114,6 +114,7 @@ func TestMistakesNameTheirLine(t *testing.T) {
 	f("storage:\n\n  memory: lots\n", 3, `"lots" is not a size`)
 	f("storage:\n  memory: 1KiB\n", 2, "out of bounds: use 32MiB to 1TiB")
 	f("storage:\n  reserve: auto\n", 2, "out of bounds")
+	f("ingest:\n  overwrites: first\n", 2, `"first" is not one of last, reject`)
 	f("storage:\n  sync: sometimes\n", 2, `"sometimes" is not one of always, interval`)
 	f("query:\n  timeout: soon\n", 2, "is not a duration")
 	f("query:\n  max_samples: many\n", 2, "must be a whole number")

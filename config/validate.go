@@ -210,6 +210,7 @@ func (v *validator) checkIngest(i *Ingest) {
 	within(v, "ingest.max_label_value", i.MaxLabelValue, 1, 16*mib-1)
 	within(v, "ingest.max_exemplar_chars", i.MaxExemplarChars, 1, 1_000_000)
 	within(v, "ingest.max_future", i.MaxFuture, second, 365*day)
+	oneOf(v, "ingest.overwrites", i.Overwrites, "last", "reject")
 	within(v, "ingest.max_total_series", i.MaxTotalSeries, 0, 1<<40)
 	within(v, "ingest.max_new_series_per_minute", i.MaxNewSeriesPerMinute, 0, 1<<40)
 }

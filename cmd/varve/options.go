@@ -19,6 +19,7 @@ func (s *server) archiveOptions() archive.Options {
 		RunAgeMax:             time.Duration(c.Storage.Runs.MaxAge),
 		RunBytesMax:           s.sizeOr(c.Storage.Runs.MaxSize, 4, 1<<30),
 		FutureMax:             time.Duration(c.Ingest.MaxFuture),
+		RejectOverwrites:      c.Ingest.Overwrites == overwritesReject,
 		SeriesMax:             uint64(c.Ingest.MaxTotalSeries),
 		NewSeriesPerMinuteMax: c.Ingest.MaxNewSeriesPerMinute,
 		LabelCacheBytes:       int(s.sizeOr(c.Storage.Caches.Labels, 16, 128<<20)),

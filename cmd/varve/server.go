@@ -38,6 +38,9 @@ const drainTimeout = 25 * time.Second
 // syncAlways is the value of storage.sync that syncs before acknowledging.
 const syncAlways = "always"
 
+// overwritesReject is the value of ingest.overwrites that refuses them.
+const overwritesReject = "reject"
+
 type serverOptions struct {
 	config     *config.Config
 	configFile string
