@@ -212,6 +212,7 @@ func (v *view) exact(ctx context.Context, set *roaring.Bitmap, mint, maxt int64)
 func (v *view) sampled(ctx context.Context, set *roaring.Bitmap, mint, maxt int64) (*roaring.Bitmap, error) {
 	found := roaring.New()
 	var rest []format.Ref
+	var column chunk.Column
 	for _, ref := range refsOf(set) {
 		if v.sampledInMemory(ref, mint, maxt) {
 			found.Add(uint32(ref))
@@ -231,7 +232,7 @@ func (v *view) sampled(ctx context.Context, set *roaring.Bitmap, mint, maxt int6
 		}
 		bytes := 0
 		for i := range data {
-			ok, err := data[i].within(mint, maxt)
+			ok, err := data[i].within(&column, mint, maxt)
 			if err != nil {
 				return nil, err
 			}
@@ -264,25 +265,12 @@ func (v *view) sampledInMemory(ref format.Ref, mint, maxt int64) bool {
 	return false
 }
 
-func (s *samples) bytes() int {
-	n := 0
-	for i := range s.runs {
-		n += len(s.runs[i].value)
-	}
-	for i := range s.memory {
-		n += len(s.memory[i].Data)
-	}
-	return n
-}
+// bytes is what the series counts against the limit of a query.
+func (s *samples) bytes() int { return piecesBytes(s.disk) + piecesBytes(s.memory) }
 
-// within tells whether there is a sample between mint and maxt.
-func (s *samples) within(mint, maxt int64) (bool, error) {
-	pieces, _, err := s.pieces(nil, nil)
-	if err != nil {
-		return false, err
-	}
-	var column chunk.Column
-	if err := column.Decode(pieces, mint, maxt); err != nil {
+// within tells whether there is a sample between mint and maxt. column is scratch.
+func (s *samples) within(column *chunk.Column, mint, maxt int64) (bool, error) {
+	if err := column.Decode(s.appendPieces(nil), mint, maxt); err != nil {
 		return false, err
 	}
 	return len(column.Times) > 0, nil

@@ -12,36 +12,18 @@ import (
 	"varve/rocks"
 )
 
-// rawRun is a run as it lies on disk.
-type rawRun struct {
-	value    []byte
-	day      format.Day
-	slot     uint8
-	sequence format.Sequence
-}
-
-// samples are the coded samples of one series: runs on disk in the order of their
-// keys, then what was in memory. Immutable once loaded.
+// samples are the coded samples of one series. Immutable once loaded.
 type samples struct {
 	ref    format.Ref
 	metric format.PairID
-	runs   []rawRun
-	memory []chunk.Piece
+	// disk are the pieces of runs, in the order of their keys, memory those of open runs.
+	// Where two have a sample at the same time, the later arrival comes later.
+	disk, memory []chunk.Piece
 }
 
-// pieces appends the series' pieces in arrival order, as far as the order matters.
-func (s *samples) pieces(dst []chunk.Piece, scratch []chunk.Piece) (_, _ []chunk.Piece, err error) {
-	var key []byte
-	for i := range s.runs {
-		r := &s.runs[i]
-		k := format.HotKey{Day: r.day, Slot: r.slot, Metric: s.metric, Ref: s.ref, Sequence: r.sequence}
-		key = k.Append(key[:0])
-		if _, scratch, err = chunk.ParseRun(key, r.value, scratch[:0]); err != nil {
-			return dst, scratch, fmt.Errorf("run of series %d in family hot, key %x: %w; run `varve check data`", s.ref, key, err)
-		}
-		dst = append(dst, scratch...)
-	}
-	return append(dst, s.memory...), scratch, nil
+// appendPieces appends the series' pieces, those that arrived earlier first as far as it matters.
+func (s *samples) appendPieces(dst []chunk.Piece) []chunk.Piece {
+	return append(append(dst, s.disk...), s.memory...)
 }
 
 // loader reads the samples of a selection between two times, metric by metric and
@@ -52,12 +34,17 @@ type loader struct {
 	mint, maxt int64
 	out        []samples
 	arena      []byte
+	pieces     []chunk.Piece
 	it         *rocks.Iterator
 	steps      int
 }
 
-// arenaBytes is the size of the pieces of memory that runs are copied to.
-const arenaBytes = 256 << 10
+// arenaBytes is the size of the pieces of memory that runs are copied to, pieceBytes what
+// the description of each takes.
+const (
+	arenaBytes = 256 << 10
+	pieceBytes = 64
+)
 
 // load returns the samples of the selection's series, in its order.
 func (v *view) load(ctx context.Context, sel *selection, mint, maxt int64) ([]samples, error) {
@@ -132,11 +119,11 @@ const nearMax = 6
 
 // metric reads the runs of one metric's series. at are their places in out, by ref.
 func (l *loader) metric(metric format.PairID, at []int32) error {
-	day, slot := format.DayOf(l.mint), format.SlotOf(l.mint)
-	lastDay, lastSlot := format.DayOf(l.maxt), format.SlotOf(l.maxt)
-	for day < lastDay || day == lastDay && slot <= lastSlot {
-		key := format.HotKey{Day: day, Slot: slot, Metric: metric, Ref: l.out[at[0]].ref}
-		l.it.Seek(key.Append(nil))
+	last := format.DayOf(l.maxt)
+	place := format.HotKey{Day: format.DayOf(l.mint), Slot: format.SlotOf(l.mint)}
+	for place.Day <= last {
+		place.Metric, place.Ref = metric, l.out[at[0]].ref
+		l.it.Seek(place.Append(nil))
 		if !l.it.Valid() {
 			return l.it.Err()
 		}
@@ -144,9 +131,9 @@ func (l *loader) metric(metric format.PairID, at []int32) error {
 		if err != nil {
 			return err
 		}
-		if k.Day != day || k.Slot != slot {
+		if k.Day != place.Day || k.Generation != place.Generation || k.Slot != place.Slot {
 			// Nothing in this slot: go on where there is something.
-			day, slot = k.Day, k.Slot
+			place = l.within(k)
 			continue
 		}
 		if k.Metric == metric {
@@ -154,16 +141,36 @@ func (l *loader) metric(metric format.PairID, at []int32) error {
 				return err
 			}
 		}
-		if slot++; slot == format.SlotsPerDay {
-			day, slot = day+1, 0
+		if place.Slot++; place.Slot == format.SlotsPerDay {
+			place.Generation, place.Slot = place.Generation+1, 0
+			if place.Generation == 0 {
+				place.Day++
+			}
 		}
+		place = l.within(place)
 	}
 	return nil
 }
 
+// within is the first place at or behind that of k that the time range reaches.
+func (l *loader) within(k format.HotKey) format.HotKey {
+	place := format.HotKey{Day: k.Day, Generation: k.Generation, Slot: k.Slot}
+	if k.Day == format.DayOf(l.mint) {
+		place.Slot = max(place.Slot, format.SlotOf(l.mint))
+	}
+	if k.Day == format.DayOf(l.maxt) && place.Slot > format.SlotOf(l.maxt) {
+		place.Generation, place.Slot = place.Generation+1, 0
+		if place.Generation == 0 {
+			place.Day++
+		}
+		return l.within(place)
+	}
+	return place
+}
+
 // slot reads the runs of the metric's series in the slot of k, where the iterator stands.
 func (l *loader) slot(k format.HotKey, at []int32) error {
-	day, slot, metric := k.Day, k.Slot, k.Metric
+	begin := k
 	i, near := 0, 0
 	for {
 		if l.steps++; l.steps&1023 == 0 {
@@ -190,7 +197,7 @@ func (l *loader) slot(k format.HotKey, at []int32) error {
 			l.it.Next()
 		default:
 			near = 0
-			key := format.HotKey{Day: day, Slot: slot, Metric: metric, Ref: s.ref}
+			key := format.HotKey{Day: begin.Day, Generation: begin.Generation, Slot: begin.Slot, Metric: begin.Metric, Ref: s.ref}
 			l.it.Seek(key.Append(nil))
 		}
 		if !l.it.Valid() {
@@ -200,24 +207,39 @@ func (l *loader) slot(k format.HotKey, at []int32) error {
 		if k, err = format.ParseHotKey(l.it.Key()); err != nil {
 			return err
 		}
-		if k.Day != day || k.Slot != slot || k.Metric != metric {
+		if k.Day != begin.Day || k.Generation != begin.Generation || k.Slot != begin.Slot || k.Metric != begin.Metric {
 			return nil
 		}
 	}
 }
 
+// add checks a run and keeps it.
 func (l *loader) add(s *samples, k format.HotKey) error {
-	value := l.it.Value()
-	if err := l.v.take(len(value)); err != nil {
-		return err
+	var err error
+	if _, l.pieces, err = chunk.ParseRun(l.it.Key(), l.keep(l.it.Value()), l.pieces[:0]); err != nil {
+		return fmt.Errorf("run of series %d in family hot, key %x: %w; run `varve check data`", s.ref, l.it.Key(), err)
 	}
+	s.disk = append(s.disk, l.pieces...)
+	return l.v.take(piecesBytes(l.pieces))
+}
+
+// piecesBytes is what pieces count against the limit of a query.
+func piecesBytes(pieces []chunk.Piece) int {
+	n := len(pieces) * pieceBytes
+	for i := range pieces {
+		n += len(pieces[i].Data)
+	}
+	return n
+}
+
+// keep copies a value that the engine owns.
+func (l *loader) keep(value []byte) []byte {
 	if len(l.arena)+len(value) > cap(l.arena) {
 		l.arena = make([]byte, 0, max(arenaBytes, len(value)))
 	}
 	first := len(l.arena)
 	l.arena = append(l.arena, value...)
-	s.runs = append(s.runs, rawRun{value: l.arena[first:len(l.arena):len(l.arena)], day: k.Day, slot: k.Slot, sequence: k.Sequence})
-	return nil
+	return l.arena[first:len(l.arena):len(l.arena)]
 }
 
 // memory adds what the open runs hold. What an earlier Select of the view saw of a
@@ -245,9 +267,7 @@ func (l *loader) memory() error {
 			}
 			s.memory = l.v.a.live.appendPieces(s.memory, s.ref, l.v.epoch)
 		}
-		for j := range s.memory {
-			n += len(s.memory[j].Data)
-		}
+		n += piecesBytes(s.memory)
 	}
 	return l.v.take(n)
 }

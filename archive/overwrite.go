@@ -175,11 +175,9 @@ func (g *overwriteGuard) read(ctx context.Context) error {
 	if err := v.fill(ctx, out, mint, maxt); err != nil {
 		return err
 	}
-	var pieces, scratch []chunk.Piece
+	var pieces []chunk.Piece
 	for i, l := range g.order {
-		if pieces, scratch, err = out[i].pieces(pieces[:0], scratch); err != nil {
-			return err
-		}
+		pieces = out[i].appendPieces(pieces[:0])
 		if err := g.column.Decode(pieces, l.mint, l.end()); err != nil {
 			return err
 		}

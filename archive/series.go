@@ -152,19 +152,16 @@ func (s *series) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
 // seriesIterator is the one type of iterator that the engine meets.
 type seriesIterator struct {
 	chunk.Iterator
-	column          chunk.Column
-	pieces, scratch []chunk.Piece
+	column chunk.Column
+	pieces []chunk.Piece
 }
 
 func (it *seriesIterator) decode(s *series) error {
 	// The engine looks at its context between series of a step, not while it asks for them.
-	err := s.ctx.Err()
-	if err != nil {
+	if err := s.ctx.Err(); err != nil {
 		return err
 	}
-	if it.pieces, it.scratch, err = s.samples.pieces(it.pieces[:0], it.scratch); err != nil {
-		return err
-	}
+	it.pieces = s.samples.appendPieces(it.pieces[:0])
 	if err := it.column.Decode(it.pieces, s.mint, s.maxt); err != nil {
 		return err
 	}
