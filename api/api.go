@@ -127,6 +127,8 @@ type Options struct {
 	// StorageStatus returns the status for errors that are the storage's: 422 for
 	// its limits, 503 while it starts, 500 for failures, 0 for all other errors.
 	StorageStatus func(error) int
+	// Compactor is asked to work; nil if there is none.
+	Compactor Compactor
 	// Queries lists and cancels what the engine runs; nil if it can't.
 	Queries Queries
 	Actions Actions

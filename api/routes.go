@@ -70,6 +70,10 @@ func (a *API) routes() http.Handler {
 		t.add("/api/v1/status/queries", access.Metadata, http.HandlerFunc(a.serveQueries), http.MethodGet)
 		t.add("/api/v1/status/queries/{id}", access.Admin, a.admin(a.cancelQuery), http.MethodDelete)
 	}
+	if a.o.Compactor != nil {
+		t.add("/api/v1/status/compactor", access.Metadata, http.HandlerFunc(a.serveCompactorStatus), http.MethodGet)
+		t.add("/api/v1/admin/compactor/run", access.Admin, a.admin(a.serveCompact), http.MethodPost)
+	}
 	t.add("/-/reload", access.Lifecycle, a.lifecycle(a.serveReload), http.MethodPost, http.MethodPut)
 	t.add("/-/quit", access.Lifecycle, a.lifecycle(a.serveQuit), http.MethodPost, http.MethodPut)
 	t.mux.Handle("/-/healthy", a.o.Guard.Public(http.HandlerFunc(a.serveHealthy)))

@@ -20,8 +20,8 @@
 // then on, queries answer ErrStarting until the journal is through.
 //
 // The package owns no logger: rare events go to Options.Events, counts to the
-// registerer. It does not seal days, roll up, expire or forward; those are jobs of
-// other packages upon it. One process opens an archive at a time.
+// registerer. Seal and Reclaim do what they are told of one day; when to call them, and
+// rolling up, expiring and forwarding, are jobs of other packages upon it. One process opens an archive at a time.
 package archive
 
 import (
@@ -67,6 +67,8 @@ type Options struct {
 	NewSeriesPerMinuteMax int
 	// LabelCacheBytes and SymbolCacheBytes bound caches of label sets and label pairs. Default 128 MiB and 64 MiB.
 	LabelCacheBytes, SymbolCacheBytes int
+	// ClockCacheBytes bounds the cache of decoded timestamps that sealed series share. Default 64 MiB.
+	ClockCacheBytes int
 	// QuerySeriesMax and QueryBytesMax bound what one query may select: series, and
 	// bytes of coded samples. Default 1,000,000 and 1 GiB.
 	QuerySeriesMax int
@@ -117,6 +119,7 @@ func (o *Options) setDefaults() {
 	num(&o.GroupBytesMax, 64<<20)
 	num(&o.LabelCacheBytes, 128<<20)
 	num(&o.SymbolCacheBytes, 64<<20)
+	num(&o.ClockCacheBytes, 64<<20)
 	num(&o.QuerySeriesMax, 1_000_000)
 	num(&o.QueryBytesMax, 1<<30)
 	num(&o.DiskFloorBytes, 1<<30)
@@ -153,6 +156,15 @@ type Archive struct {
 	ack      *ackFile
 	orders   *sortOrders
 	guard    *overwriteGuard // nil unless overwrites are refused
+
+	days    dayStates
+	sealing sync.Mutex // held while a day is sealed
+	left    leftovers
+	clocks  clockCache
+	// sealLimits are the default ones, except in tests; stepped is a test's, told of
+	// the steps of a sealing, or nil.
+	sealLimits sealLimits
+	stepped    func(step string)
 
 	// replayed holds what the journal gave back until it is on disk; nil afterwards.
 	replayed atomic.Pointer[openRuns]
@@ -226,12 +238,13 @@ func Open(dir string, o Options) (*Archive, error) {
 	a := &Archive{
 		o: o, dir: dir, db: db, ack: ack, views: newViews(),
 		disk:    diskFloor{dir: dir, bytesMin: o.DiskFloorBytes, shareMin: o.DiskFloorShare, free: freeBytes},
-		started: make(chan struct{}), stop: make(chan struct{}), orders: newSortOrders(),
+		started: make(chan struct{}), stop: make(chan struct{}), orders: newSortOrders(), sealLimits: defaultSealLimits,
 	}
 	a.cat = newCatalogue(db, func() int64 { return o.Now().UnixMilli() }, &a.o)
 	a.index = newIndex(db, a.cat)
 	a.live = newOpenRuns(a.cat)
 	a.metadata = newMetadataStore(db, a.cat)
+	a.clocks = newClockCache(o.ClockCacheBytes)
 	a.m = newMetrics(a)
 	if o.RejectOverwrites {
 		a.guard = &overwriteGuard{a: a}
@@ -333,6 +346,12 @@ func (a *Archive) load() (last format.Sequence, err error) {
 		return 0, fmt.Errorf("%w: incarnation of %d bytes", ErrCorrupt, len(incarnation))
 	}
 	if err := a.ack.bind([16]byte(incarnation)); err != nil {
+		return 0, err
+	}
+	if err := a.days.load(a.db); err != nil {
+		return 0, err
+	}
+	if err := a.findLeftovers(); err != nil {
 		return 0, err
 	}
 	if last, err = a.lastRecord(); err != nil {
@@ -439,6 +458,13 @@ func (a *Archive) Close() error {
 	durable := a.durable
 	a.mu.Unlock()
 	return errors.Join(err, a.ack.write(uint64(durable)), a.db.Close(), a.ack.close())
+}
+
+// step tells a test of a step of sealing.
+func (a *Archive) step(name string) {
+	if a.stepped != nil {
+		a.stepped(name)
+	}
 }
 
 func (a *Archive) overload() error {

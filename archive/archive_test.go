@@ -204,8 +204,24 @@ var oddValues = []float64{
 	math.Copysign(0, -1), 0, math.SmallestNonzeroFloat64, math.MaxFloat64, 1e15, 0.1,
 }
 
+// sealAll seals every day that has runs, or some of them.
+func sealAll(t testing.TB, a *archive.Archive, some bool) {
+	t.Helper()
+	days, err := a.Days()
+	require.NoError(t, err)
+	for i, d := range days {
+		if !d.Runs || some && i%2 == 0 {
+			continue
+		}
+		_, err := a.Seal(context.Background(), d.Day, nil)
+		require.NoError(t, err)
+	}
+	_, err = a.Reclaim()
+	require.NoError(t, err)
+}
+
 // TestAgainstModel writes at random (in order, late, again, in the past, odd
-// values), cuts, flushes, reopens, crashes at random, and compares everything with a
+// values), cuts, flushes, seals, reopens, crashes at random, and compares everything with a
 // model after each step.
 func TestAgainstModel(t *testing.T) {
 	for seed := range uint64(6) {
@@ -217,11 +233,14 @@ func TestAgainstModel(t *testing.T) {
 			a, err := archive.Open(dir, o)
 			require.NoError(t, err)
 			<-a.Started()
+			if seed%2 == 0 {
+				a.SmallSeals()
+			}
 			m := model{}
 			at := day0 + 86400_000 - 600_000
 			kinds := []int{}
 			for step := range 60 {
-				k := r.IntN(20)
+				k := r.IntN(24)
 				kinds = append(kinds, k)
 				switch {
 				case k < 12:
@@ -252,11 +271,16 @@ func TestAgainstModel(t *testing.T) {
 					require.NoError(t, a.Close())
 					testkit.Check(t, dir)
 					a = testkit.Open(t, dir, o)
+					if seed%3 == 0 {
+						a.SmallSeals()
+					}
 				case k < 19:
 					b, to := crash(t, dir, o)
 					require.NoError(t, a.Close())
 					testkit.Check(t, dir)
 					a, dir = b, to
+				case k < 22:
+					sealAll(t, a, r.IntN(3) == 0)
 				}
 				mint, maxt := int64(math.MinInt64), int64(math.MaxInt64)
 				if r.IntN(2) == 0 {

@@ -30,7 +30,7 @@ func (f Fault) String() string {
 
 // CheckReport counts what Check has looked at.
 type CheckReport struct {
-	Series, Pairs, Runs, Samples, JournalRecords, Exemplars, Faults int
+	Series, Pairs, Runs, Bundles, Clocks, Samples, JournalRecords, Exemplars, Faults int
 	// Stale counts series that the index has active on a day without samples. It is
 	// harmless, and no fault: refused writes before a crash can leave it behind.
 	Stale int
@@ -50,10 +50,11 @@ func Check(dir string, report func(Fault)) (CheckReport, error) {
 		metrics: map[format.Ref]format.PairID{}, pairs: map[format.PairID]bool{},
 		active: map[format.Day]*roaring.Bitmap{}, data: map[format.Day]*roaring.Bitmap{}, journal: map[format.Day]*roaring.Bitmap{},
 		marks: map[string]uint64{}, seen: map[format.Ref]format.Day{},
+		days: map[format.Day]format.DayRecord{}, sealed: map[format.Day]format.DayRecord{}, clockCache: newClockCache(64 << 20),
 	}
 	err = errors.Join(
 		c.meta(filepath.Join(dir, ackName)), c.symbols(), c.seriesRecords(), c.lookups(),
-		c.journalRecords(), c.runs(), c.actives(), c.postings(), c.exemplars(), c.metadata(), db.Close(),
+		c.journalRecords(), c.runs(), c.clocks(), c.bundles(), c.actives(), c.postings(), c.exemplars(), c.metadata(), db.Close(),
 	)
 	if err != nil {
 		return c.n, fmt.Errorf("check %s: %w", dir, err)
@@ -74,6 +75,9 @@ type checker struct {
 	metrics map[format.Ref]format.PairID
 	// active is what the index says, data what runs say, journal what a start-up would add to both.
 	active, data, journal map[format.Day]*roaring.Bitmap
+	// days is what the records of days say of bundles, sealed what was found.
+	days, sealed map[format.Day]format.DayRecord
+	clockCache   clockCache
 	// seen remembers the last day of each series in journal: adding a ref again costs as much as the first time.
 	seen map[format.Ref]format.Day
 }
@@ -106,6 +110,9 @@ func (c *checker) meta(ackPath string) error {
 	err := c.walk(format.FamilyMeta, func(key, value []byte) error {
 		if string(key) == format.MetaIncarnation || bytes.HasPrefix(key, []byte(format.MetaPagePrefix)) {
 			return nil
+		}
+		if bytes.HasPrefix(key, []byte(format.MetaDayPrefix)) {
+			return c.dayRecord(key, value)
 		}
 		v, err := format.ParseUint64(value)
 		c.marks[string(key)] = v
@@ -298,12 +305,8 @@ func (c *checker) runs() error {
 		if _, pieces, err = chunk.ParseRun(key, value, pieces[:0]); err != nil {
 			return err
 		}
-		metric, ok := c.metrics[k.Ref]
-		if !ok {
-			return fmt.Errorf("names series %d, which does not exist", k.Ref)
-		}
-		if metric != k.Metric {
-			return fmt.Errorf("names metric %d, the series is of metric %d", k.Metric, metric)
+		if err := c.ofMetric(k.Ref, k.Metric); err != nil {
+			return err
 		}
 		if err := column.Decode(pieces, format.MinTimeMillis, format.MaxTimeMillis); err != nil {
 			return err
@@ -319,6 +322,18 @@ func (c *checker) runs() error {
 		addTo(c.data, k.Day, uint32(k.Ref))
 		return nil
 	})
+}
+
+// ofMetric tells whether a series exists and is of the metric.
+func (c *checker) ofMetric(ref format.Ref, metric format.PairID) error {
+	known, ok := c.metrics[ref]
+	if !ok {
+		return fmt.Errorf("names series %d, which does not exist", ref)
+	}
+	if known != metric {
+		return fmt.Errorf("names metric %d, series %d is of metric %d", metric, ref, known)
+	}
+	return nil
 }
 
 func (c *checker) actives() error {

@@ -226,11 +226,14 @@ func (v *view) sampled(ctx context.Context, set *roaring.Bitmap, mint, maxt int6
 		if err != nil {
 			return nil, err
 		}
-		data, err := v.load(ctx, &selection{refs: rest[:n], labels: sets}, mint, maxt)
+		data := make([]samples, n)
+		if err := v.name(data, &selection{refs: rest[:n], labels: sets}); err != nil {
+			return nil, err
+		}
+		taken, err := v.fill(ctx, data, mint, maxt)
 		if err != nil {
 			return nil, err
 		}
-		bytes := 0
 		for i := range data {
 			ok, err := data[i].within(&column, mint, maxt)
 			if err != nil {
@@ -239,9 +242,8 @@ func (v *view) sampled(ctx context.Context, set *roaring.Bitmap, mint, maxt int6
 			if ok {
 				found.Add(uint32(data[i].ref))
 			}
-			bytes += data[i].bytes()
 		}
-		v.bytes.Add(-int64(bytes))
+		v.bytes.Add(-int64(taken))
 		v.forgetLoaded()
 		rest = rest[n:]
 	}
@@ -264,9 +266,6 @@ func (v *view) sampledInMemory(ref format.Ref, mint, maxt int64) bool {
 	}
 	return false
 }
-
-// bytes is what the series counts against the limit of a query.
-func (s *samples) bytes() int { return piecesBytes(s.disk) + piecesBytes(s.memory) }
 
 // within tells whether there is a sample between mint and maxt. column is scratch.
 func (s *samples) within(column *chunk.Column, mint, maxt int64) (bool, error) {

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -16,7 +17,8 @@ import (
 type samples struct {
 	ref    format.Ref
 	metric format.PairID
-	// disk are the pieces of runs, in the order of their keys, memory those of open runs.
+	// disk are the chunks of bundles and then the pieces of runs, in the order of their
+	// keys; memory are the pieces of open runs.
 	// Where two have a sample at the same time, the later arrival comes later.
 	disk, memory []chunk.Piece
 }
@@ -35,8 +37,9 @@ type loader struct {
 	out        []samples
 	arena      []byte
 	pieces     []chunk.Piece
-	it         *rocks.Iterator
+	it, raw    *rocks.Iterator
 	steps      int
+	taken      int
 }
 
 // arenaBytes is the size of the pieces of memory that runs are copied to, pieceBytes what
@@ -52,29 +55,39 @@ func (v *view) load(ctx context.Context, sel *selection, mint, maxt int64) ([]sa
 	if err := v.name(out, sel); err != nil {
 		return nil, err
 	}
-	return out, v.fill(ctx, out, mint, maxt)
+	_, err := v.fill(ctx, out, mint, maxt)
+	return out, err
 }
 
-// fill reads what samples with ref and metric stand for.
-func (v *view) fill(ctx context.Context, out []samples, mint, maxt int64) error {
+// fill reads what samples with ref and metric stand for. taken is what they count
+// against the limit of the query.
+func (v *view) fill(ctx context.Context, out []samples, mint, maxt int64) (taken int, err error) {
 	l := loader{v: v, ctx: ctx, mint: mint, maxt: maxt, out: out}
 	metrics := l.byMetric()
 	// The iterator comes first: what leaves memory between the two reads is then found
 	// in memory, since the view's snapshot is older still.
-	l.it = v.a.db.NewIterator(family(format.FamilyHot), rocks.IterOptions{
+	days := rocks.IterOptions{
 		Snapshot: v.snap, Lower: format.AppendDayPrefix(nil, format.DayOf(mint)),
 		Upper: format.AppendDayPrefix(nil, format.DayOf(maxt)+1), ReadaheadBytes: 256 << 10,
-	})
+	}
+	l.it = v.a.db.NewIterator(family(format.FamilyHot), days)
 	defer l.it.Close()
+	l.raw = v.a.db.NewIterator(family(format.FamilyRaw), days)
+	defer l.raw.Close()
 	for metric, at := range metrics {
+		// Runs of a sealed day arrived later than what is sealed of it.
+		if err := l.sealedMetric(metric, at); err != nil {
+			return l.taken, err
+		}
 		if err := l.metric(metric, at); err != nil {
-			return err
+			return l.taken, err
 		}
 	}
-	if err := l.it.Err(); err != nil {
-		return fmt.Errorf("read runs: %w", err)
+	if err := errors.Join(l.raw.Err(), l.it.Err()); err != nil {
+		return l.taken, fmt.Errorf("read samples: %w", err)
 	}
-	return l.memory()
+	err = l.memory()
+	return l.taken, err
 }
 
 // name sets ref and metric of the selection's series.
@@ -173,10 +186,8 @@ func (l *loader) slot(k format.HotKey, at []int32) error {
 	begin := k
 	i, near := 0, 0
 	for {
-		if l.steps++; l.steps&1023 == 0 {
-			if err := l.ctx.Err(); err != nil {
-				return err
-			}
+		if err := l.breathe(); err != nil {
+			return err
 		}
 		for i < len(at) && l.out[at[i]].ref < k.Ref {
 			i++
@@ -213,6 +224,20 @@ func (l *loader) slot(k format.HotKey, at []int32) error {
 	}
 }
 
+// take counts bytes that the query holds.
+func (l *loader) take(n int) error {
+	l.taken += n
+	return l.v.take(n)
+}
+
+// breathe notices now and then that the query was ended.
+func (l *loader) breathe() error {
+	if l.steps++; l.steps&1023 != 0 {
+		return nil
+	}
+	return l.ctx.Err()
+}
+
 // add checks a run and keeps it.
 func (l *loader) add(s *samples, k format.HotKey) error {
 	var err error
@@ -220,7 +245,7 @@ func (l *loader) add(s *samples, k format.HotKey) error {
 		return fmt.Errorf("run of series %d in family hot, key %x: %w; run `varve check data`", s.ref, l.it.Key(), err)
 	}
 	s.disk = append(s.disk, l.pieces...)
-	return l.v.take(piecesBytes(l.pieces))
+	return l.take(piecesBytes(l.pieces))
 }
 
 // piecesBytes is what pieces count against the limit of a query.

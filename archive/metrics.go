@@ -19,6 +19,31 @@ type metrics struct {
 	commitSeconds                  prometheus.Histogram
 	commitSamples, commitBytes     prometheus.Histogram
 	runs, runSamples               prometheus.Counter
+	seal                           sealMetrics
+}
+
+// sealMetrics count what sealing did.
+type sealMetrics struct {
+	days, runs, runBytes, samples, bundles, bundleBytes, replaced, clocks, failures prometheus.Counter
+	seconds                                                                         prometheus.Counter
+}
+
+// sealed counts what a Seal did, whole or not.
+func (m *metrics) sealed(r *SealReport, err error) {
+	if s := &m.seal; err == nil {
+		s.days.Inc()
+	} else {
+		s.failures.Inc()
+	}
+	m.seal.runs.Add(float64(r.Runs))
+	m.seal.runBytes.Add(float64(r.RunBytes))
+	m.seal.samples.Add(float64(r.Samples))
+	m.seal.bundles.Add(float64(r.Bundles))
+	m.seal.bundleBytes.Add(float64(r.BundleBytes))
+	m.seal.replaced.Add(float64(r.Replaced))
+	m.seal.clocks.Add(float64(r.Clocks))
+	m.seal.seconds.Add(r.Took.Seconds())
+	m.overwritten.Add(float64(r.Overwritten))
 }
 
 func newMetrics(a *Archive) *metrics {
@@ -36,7 +61,7 @@ func newMetrics(a *Archive) *metrics {
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "varve", Subsystem: "archive", Name: "rejected_total", Help: "Samples and exemplars that were refused, by reason.",
 		}, []string{"reason"}),
-		overwritten:    counter("overwritten_total", "Samples that replaced another value of the same series and time while that was still in memory."),
+		overwritten:    counter("overwritten_total", "Samples that replaced another value of the same series and time. Counted when the older value goes: at once if it is among the newest of its series, else when the day is sealed."),
 		commits:        counter("commits_total", "Group commits that succeeded, each with one fsync."),
 		commitFailures: counter("commit_failures_total", "Group commits that failed."),
 		commitSeconds:  histogram("commit_duration_seconds", "Time of a group commit, fsync included.", prometheus.ExponentialBuckets(0.0001, 2, 16)),
@@ -44,6 +69,18 @@ func newMetrics(a *Archive) *metrics {
 		commitBytes:    histogram("commit_bytes", "Bytes of a group commit in the write-ahead log.", prometheus.ExponentialBuckets(256, 4, 12)),
 		runs:           counter("runs_total", "Runs that were cut."),
 		runSamples:     counter("run_samples_total", "Samples in runs that were cut."),
+		seal: sealMetrics{
+			days:        counter("sealed_days_total", "Days that were sealed whole, each time counted."),
+			failures:    counter("seal_failures_total", "Sealings that ended before the day was whole."),
+			runs:        counter("sealed_runs_total", "Runs that were read for sealing."),
+			runBytes:    counter("sealed_run_bytes_total", "Bytes of the runs that were read for sealing."),
+			samples:     counter("sealed_samples_total", "Samples that were written to bundles."),
+			bundles:     counter("sealed_bundles_total", "Bundles that were written."),
+			bundleBytes: counter("sealed_bundle_bytes_total", "Bytes of the bundles that were written, keys included."),
+			replaced:    counter("sealed_bundles_replaced_total", "Bundles that went because late samples came to a sealed day."),
+			clocks:      counter("sealed_clocks_total", "Shared timestamp columns that were made."),
+			seconds:     counter("seal_seconds_total", "Time spent sealing."),
+		},
 	}
 	for r := arrival.ReasonFuture; r < arrival.ReasonCount; r++ {
 		m.rejected.WithLabelValues(r.String())
@@ -66,7 +103,9 @@ func (m *metrics) stored(r *arrival.Result) {
 func (m *metrics) own() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.samples, m.histograms, m.exemplars, m.rejected, m.overwritten, m.commits, m.commitFailures,
-		m.commitSeconds, m.commitSamples, m.commitBytes, m.runs, m.runSamples,
+		m.commitSeconds, m.commitSamples, m.commitBytes, m.runs, m.runSamples, m.a.clocks.hits, m.a.clocks.misses,
+		m.seal.days, m.seal.failures, m.seal.runs, m.seal.runBytes, m.seal.samples, m.seal.bundles, m.seal.bundleBytes,
+		m.seal.replaced, m.seal.clocks, m.seal.seconds,
 	}
 }
 
@@ -137,6 +176,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(descCacheBytes, float64(a.cat.labels.bytes()), "labels")
 	gauge(descCacheLimit, float64(a.o.LabelCacheBytes), "labels")
 	gauge(descCacheBytes, float64(a.cat.pairs.bytes()+a.cat.ids.bytes()), "symbols")
+	gauge(descCacheBytes, float64(a.clocks.times.bytes()), "clocks")
+	gauge(descCacheLimit, float64(a.o.ClockCacheBytes), "clocks")
 	gauge(descCacheLimit, float64(a.o.SymbolCacheBytes), "symbols")
 	reason, _ := a.ReadOnly()
 	readOnly := 0.0

@@ -172,7 +172,7 @@ func (g *overwriteGuard) read(ctx context.Context) error {
 		return err
 	}
 	defer v.Close()
-	if err := v.fill(ctx, out, mint, maxt); err != nil {
+	if _, err := v.fill(ctx, out, mint, maxt); err != nil {
 		return err
 	}
 	var pieces []chunk.Piece

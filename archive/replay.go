@@ -361,7 +361,8 @@ func (a *Archive) cutPage(runs *openRuns, p *page, g *group, seq, mark format.Se
 	cut, samples := 0, 0
 	m := p.cut(func(slot uint8, s *openSeries, slotStart int64, pieces []chunk.Piece) {
 		day := format.DayOf(slotStart)
-		key := format.HotKey{Day: day, Slot: format.SlotOf(slotStart), Metric: s.metric, Ref: p.first + format.Ref(slot), Sequence: seq}
+		generation := a.days.cutting(day, a.o.Now().UnixMilli())
+		key := format.HotKey{Day: day, Generation: generation, Slot: format.SlotOf(slotStart), Metric: s.metric, Ref: p.first + format.Ref(slot), Sequence: seq}
 		a.upkeep.key = key.Append(a.upkeep.key[:0])
 		a.upkeep.value = chunk.AppendRun(a.upkeep.value[:0], a.upkeep.key, uint64(first), a.upkeep.joiner.join(pieces))
 		g.batch.Put(family(format.FamilyHot), a.upkeep.key, a.upkeep.value)

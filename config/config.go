@@ -31,6 +31,7 @@ type Config struct {
 	Web        Web        `yaml:"web"`
 	Query      Query      `yaml:"query"`
 	Ingest     Ingest     `yaml:"ingest"`
+	Compactor  Compactor  `yaml:"compactor"`
 	Federation Federation `yaml:"federation"`
 	SelfScrape SelfScrape `yaml:"self_scrape"`
 	Log        Log        `yaml:"log"`
@@ -60,6 +61,7 @@ type Runs struct {
 type Caches struct {
 	Labels  Size `yaml:"labels"`
 	Symbols Size `yaml:"symbols"`
+	Clocks  Size `yaml:"clocks"`
 }
 
 // Web configures the server and who may use it.
@@ -123,6 +125,15 @@ type Ingest struct {
 	// MaxTotalSeries and MaxNewSeriesPerMinute of zero mean no limit.
 	MaxTotalSeries        int `yaml:"max_total_series"`
 	MaxNewSeriesPerMinute int `yaml:"max_new_series_per_minute"`
+}
+
+// Compactor configures when days are sealed, and how much work that may be.
+type Compactor struct {
+	Interval    Duration `yaml:"interval"`
+	SealDelay   Duration `yaml:"seal_delay"`
+	Quiet       Duration `yaml:"quiet"`
+	ResealAfter Duration `yaml:"reseal_after"`
+	CPUShare    float64  `yaml:"cpu_share"`
 }
 
 // Federation configures what is handed out to other servers.

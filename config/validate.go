@@ -75,6 +75,7 @@ func (v *validator) check(c *Config) {
 	v.checkWeb(&c.Web)
 	v.checkQuery(&c.Query)
 	v.checkIngest(&c.Ingest)
+	v.checkCompactor(&c.Compactor)
 	v.checkExternalLabels(c.Federation.ExternalLabels)
 	within(v, "self_scrape.interval", c.SelfScrape.Interval, second, day)
 	oneOf(v, "log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -92,6 +93,7 @@ func (v *validator) checkStorage(s *Storage) {
 	autoOr(v, "storage.runs.max_size", s.Runs.MaxSize, mib)
 	autoOr(v, "storage.caches.labels", s.Caches.Labels, mib)
 	autoOr(v, "storage.caches.symbols", s.Caches.Symbols, mib)
+	autoOr(v, "storage.caches.clocks", s.Caches.Clocks, mib)
 	within(v, "storage.min_free", s.MinFree, mib, 1024*tib)
 	within(v, "storage.min_free_percent", s.MinFreePercent, 0.01, 90)
 	within(v, "storage.reserve", s.Reserve, mib, tib)
@@ -213,6 +215,16 @@ func (v *validator) checkIngest(i *Ingest) {
 	oneOf(v, "ingest.overwrites", i.Overwrites, "last", "reject")
 	within(v, "ingest.max_total_series", i.MaxTotalSeries, 0, 1<<40)
 	within(v, "ingest.max_new_series_per_minute", i.MaxNewSeriesPerMinute, 0, 1<<40)
+}
+
+func (v *validator) checkCompactor(c *Compactor) {
+	within(v, "compactor.interval", c.Interval, second, day)
+	within(v, "compactor.seal_delay", c.SealDelay, 0, 365*day)
+	within(v, "compactor.quiet", c.Quiet, 0, day)
+	within(v, "compactor.reseal_after", c.ResealAfter, 0, 365*day)
+	if c.CPUShare < 0.01 || c.CPUShare > 1 {
+		v.mistake("compactor.cpu_share", "%v is not between 0.01 and 1", c.CPUShare)
+	}
 }
 
 func (v *validator) checkExternalLabels(external map[string]string) {

@@ -2,6 +2,7 @@ package chunk
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -24,6 +25,10 @@ type Column struct {
 	// Kinds are the samples' kinds. Nil when all are floats, else as long as Times.
 	Kinds []chunkenc.ValueType
 
+	// Overwritten counts samples that were left out because a later piece has another one
+	// at their time: other in kind, in a bit of a float, or in what a histogram counts.
+	Overwritten int
+
 	// rows are the indexes of histogram samples in histograms; as long as Kinds.
 	rows       []int32
 	histograms histograms
@@ -32,6 +37,7 @@ type Column struct {
 	starts       []int64
 	kinds        []chunkenc.ValueType
 	unmerged     strips
+	sealed       sealedDecoder
 	readers      [chunkenc.EncFloatHistogramST + 1]chunkReader
 	intScratch   histogram.Histogram
 	floatScratch histogram.FloatHistogram
@@ -48,7 +54,7 @@ type chunkReader struct {
 // inclusive and in Unix milliseconds. pieces may come in any order of time; where
 // several have a sample at the same time, that of the piece furthest behind in the
 // slice wins, so they stand in order of arrival. Pieces that lie wholly outside are
-// not decoded. The pieces' data are not kept.
+// not decoded. The pieces' data are not kept. An error of a Clock is returned as it is.
 //
 // The counter reset hint of a histogram is what upstream's iterator says of it in
 // its chunk, as long as the sample before it in the merged order is also the one
@@ -68,9 +74,13 @@ func (c *Column) Decode(pieces []Piece, mint, maxt int64) error {
 		if !p.within(mint, maxt) {
 			continue
 		}
-		plain = plain && p.Encoding == chunkenc.EncXOR && (!seen || p.MinMillis > last)
+		plain = plain && p.isPlain() && (!seen || p.MinMillis > last)
 		seen, last = true, p.MaxMillis
-		samples += max(min(p.Samples, 4*len(p.Data)), 0) // See DecodeXOR.
+		if p.Sealed != nil {
+			samples += min(max(p.Samples, 0), sealedSamplesMax)
+		} else {
+			samples += max(min(p.Samples, 4*len(p.Data)), 0) // See DecodeXOR.
+		}
 	}
 	var err error
 	switch {
@@ -89,7 +99,7 @@ func (c *Column) Decode(pieces []Piece, mint, maxt int64) error {
 // Bytes is the memory that the column holds, for its samples and for reuse.
 func (c *Column) Bytes() int {
 	return 8*(cap(c.Times)+cap(c.Values)+cap(c.starts)+cap(c.bits)) + cap(c.kinds) + 4*cap(c.rows) +
-		c.histograms.bytes() + c.unmerged.bytes()
+		c.histograms.bytes() + c.unmerged.bytes() + c.sealed.bytes()
 }
 
 func (c *Column) clear() {
@@ -97,9 +107,10 @@ func (c *Column) clear() {
 	c.Starts, c.Kinds, c.rows = nil, nil, c.rows[:0]
 	c.starts, c.kinds = c.starts[:0], c.kinds[:0]
 	c.histograms.reset()
+	c.Overwritten = 0
 }
 
-// decodePlain is the usual case: XOR chunks, one behind the other.
+// decodePlain is the usual case: chunks of floats, one behind the other.
 func (c *Column) decodePlain(pieces []Piece, mint, maxt int64, samples int) error {
 	c.Times = slices.Grow(c.Times, samples)
 	c.Values = slices.Grow(c.Values, samples)
@@ -110,6 +121,12 @@ func (c *Column) decodePlain(pieces []Piece, mint, maxt int64, samples int) erro
 		}
 		at := len(c.Times)
 		var err error
+		if p.Sealed != nil {
+			if c.Times, c.Values, err = c.sealed.appendFloats(p, mint, maxt, c.Times, c.Values); err != nil {
+				return fmt.Errorf("decode piece %d of %d: %w", i, len(pieces), err)
+			}
+			continue
+		}
 		c.Times, c.Values, err = DecodeXOR(p.Data, c.Times, c.Values)
 		if err == nil {
 			err = p.check(c.Times[at:])
@@ -170,12 +187,17 @@ func (c *Column) decodeMerged(pieces []Piece, mint, maxt int64) error {
 			continue
 		}
 		at := len(u.times)
-		if err := c.decodePiece(p); err != nil {
+		if err := c.decodePiece(p, mint, maxt); err != nil {
 			return fmt.Errorf("decode piece %d of %d: %w", i, len(pieces), err)
 		}
 		u.strips = append(u.strips, strip{arrival: i, begin: at, end: len(u.times), histogram: p.isHistogram()})
 	}
 	u.merge()
+	for _, x := range u.collisions {
+		if c.differ(x.kept, x.lost) {
+			c.Overwritten++
+		}
+	}
 	if u.hasKinds {
 		c.settleHints(before, mint)
 	}
@@ -183,8 +205,12 @@ func (c *Column) decodeMerged(pieces []Piece, mint, maxt int64) error {
 	return nil
 }
 
-// decodePiece appends the piece's samples to the unmerged ones.
-func (c *Column) decodePiece(p *Piece) error {
+// decodePiece appends the piece's samples to the unmerged ones. Of a sealed piece it may
+// leave out what isn't between mint and maxt.
+func (c *Column) decodePiece(p *Piece, mint, maxt int64) error {
+	if p.Sealed != nil {
+		return c.decodeSealed(p, mint, maxt)
+	}
 	u := &c.unmerged
 	at := len(u.times)
 	var err error
@@ -203,6 +229,44 @@ func (c *Column) decodePiece(p *Piece) error {
 	}
 	u.pad(chunkenc.ValFloat)
 	return p.check(u.times[at:])
+}
+
+// decodeSealed appends a sealed piece's samples to the unmerged ones.
+func (c *Column) decodeSealed(p *Piece, mint, maxt int64) error {
+	u := &c.unmerged
+	before := 0
+	if u.hasKinds {
+		before = 1 // A hint depends on the sample before mint.
+	}
+	var err error
+	if u.times, err = c.sealed.appendTimes(p, mint, maxt, before, u.times); err != nil {
+		return err
+	}
+	kind := p.Sealed.Bundle.Kind(p.Sealed.Chunk)
+	if kind == chunkenc.ValFloat {
+		u.values, err = c.sealed.appendValues(p.Sealed, u.values)
+	} else {
+		u.rows, err = c.sealed.appendHistograms(p.Sealed, &c.histograms, u.rows)
+	}
+	if err != nil {
+		return err
+	}
+	if p.hasStarts() {
+		if u.starts, err = c.sealed.appendStarts(p.Sealed, u.starts); err != nil {
+			return err
+		}
+	}
+	u.pad(kind)
+	return nil
+}
+
+// differ tells whether two unmerged samples of the same time are different.
+func (c *Column) differ(x, y int) bool {
+	u := &c.unmerged
+	if u.hasKinds && u.kinds[x] != chunkenc.ValFloat && u.kinds[x] == u.kinds[y] {
+		return c.histograms.differ(u.rows[x], u.rows[y], u.kinds[x])
+	}
+	return u.hasKinds && u.kinds[x] != u.kinds[y] || math.Float64bits(u.values[x]) != math.Float64bits(u.values[y])
 }
 
 // reader returns upstream's iterator over the piece, whose header is complete.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
 // histograms holds decoded native histograms in a few flat arrays without a pointer
@@ -163,6 +164,15 @@ func (s *histograms) floatAt(row int32, isInt bool, h *histogram.FloatHistogram)
 	h.PositiveBuckets = append(h.PositiveBuckets[:0], buckets[:l.positiveBuckets]...)
 	h.NegativeBuckets = append(h.NegativeBuckets[:0], buckets[l.positiveBuckets:]...)
 	return h
+}
+
+// differ tells whether two records of the same kind hold histograms that upstream's
+// Equals tells apart.
+func (s *histograms) differ(x, y int32, kind chunkenc.ValueType) bool {
+	if kind == chunkenc.ValHistogram {
+		return !s.intAt(x, nil).Equals(s.intAt(y, nil))
+	}
+	return !s.floatAt(x, false, nil).Equals(s.floatAt(y, false, nil))
 }
 
 // appendCounts turns the deltas of an integer histogram's buckets into counts.

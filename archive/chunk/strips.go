@@ -25,9 +25,10 @@ type strips struct {
 
 	hasStarts, hasKinds bool
 
-	strips   []strip // in order of arrival
-	segments []segment
-	heap     []cursor
+	strips     []strip // in order of arrival
+	segments   []segment
+	collisions []collision
+	heap       []cursor
 }
 
 // strip is one piece's samples.
@@ -43,6 +44,9 @@ type segment struct {
 	begin, end int
 }
 
+// collision is two samples of the same time, of which the later arrival is kept.
+type collision struct{ kept, lost int }
+
 // cursor is where a strip stands in the merge.
 type cursor struct {
 	time    int64 // at position at
@@ -54,17 +58,20 @@ func (u *strips) reset() {
 	u.times, u.values, u.starts = u.times[:0], u.values[:0], u.starts[:0]
 	u.kinds, u.rows = u.kinds[:0], u.rows[:0]
 	u.hasStarts, u.hasKinds = false, false
-	u.strips, u.segments, u.heap = u.strips[:0], u.segments[:0], u.heap[:0]
+	u.strips, u.segments, u.heap, u.collisions = u.strips[:0], u.segments[:0], u.heap[:0], u.collisions[:0]
 }
 
 func (u *strips) bytes() int {
 	return 8*(cap(u.times)+cap(u.values)+cap(u.starts)) + cap(u.kinds) + 4*cap(u.rows) +
-		cap(u.strips)*32 + cap(u.segments)*24 + cap(u.heap)*32
+		cap(u.strips)*32 + cap(u.segments)*24 + cap(u.heap)*32 + cap(u.collisions)*16
 }
 
 // pad brings the columns that a piece's decoder did not fill up to the length of the
 // times.
 func (u *strips) pad(kind chunkenc.ValueType) {
+	for len(u.values) < len(u.times) {
+		u.values = append(u.values, 0)
+	}
 	for u.hasStarts && len(u.starts) < len(u.times) {
 		u.starts = append(u.starts, 0)
 	}
@@ -80,6 +87,9 @@ func (u *strips) pad(kind chunkenc.ValueType) {
 func (u *strips) merge() {
 	for i := range u.strips {
 		s := &u.strips[i]
+		if s.begin == s.end {
+			continue // Only a sealed piece can have none between mint and maxt.
+		}
 		u.heap = append(u.heap, cursor{time: u.times[s.begin], strip: i, at: s.begin, end: s.end})
 	}
 	for i := len(u.heap)/2 - 1; i >= 0; i-- {
@@ -91,7 +101,7 @@ func (u *strips) merge() {
 		if len(u.heap) > 2 {
 			next = min(next, u.heap[2].time)
 		}
-		taken := top.time
+		taken, kept := top.time, top.at
 		end := top.at + 1
 		if next > taken {
 			end = top.at + seek(u.times[top.at:top.end], 0, next)
@@ -99,6 +109,7 @@ func (u *strips) merge() {
 		u.emit(segment{strip: top.strip, begin: top.at, end: end})
 		u.advance(end)
 		for len(u.heap) > 0 && u.heap[0].time == taken {
+			u.collisions = append(u.collisions, collision{kept: kept, lost: u.heap[0].at})
 			u.advance(u.heap[0].at + 1)
 		}
 	}

@@ -88,6 +88,8 @@ const (
 	// the samples of pages that were cut lately, and is only a saving: without the
 	// record MetaCut counts.
 	MetaPagePrefix = "page/"
+	// MetaDayPrefix begins the names of the records of days, see DayRecord.
+	MetaDayPrefix = "day/"
 	// MetaProbe is overwritten to find out whether the disk takes writes again.
 	MetaProbe = "probe"
 )

@@ -19,7 +19,8 @@ type Sequence uint64
 // Ref is the ordinal of a series, from 1.
 type Ref = storage.SeriesRef
 
-// Generation counts how often a day was sealed.
+// Generation counts how often the sealing of a day was begun. It goes from 255 to 0:
+// at most two generations of a day have runs at any time, so it only tells them apart.
 type Generation uint8
 
 func appendDay(dst []byte, d Day) []byte {
@@ -191,6 +192,11 @@ func AppendHotPrefix(dst []byte, d Day, g Generation, slot uint8, metric PairID)
 	return binary.BigEndian.AppendUint32(dst, uint32(metric))
 }
 
+// AppendGenerationPrefix appends what the keys of one day's runs of one generation begin with.
+func AppendGenerationPrefix(dst []byte, d Day, g Generation) []byte {
+	return append(appendDay(dst, d), byte(g))
+}
+
 // HotPrefixSize is the length of what AppendHotPrefix appends.
 const HotPrefixSize = 10
 
@@ -209,6 +215,80 @@ func ParseHotKey(key []byte) (HotKey, error) {
 		Metric:     PairID(binary.BigEndian.Uint32(key[6:])),
 		Ref:        Ref(binary.BigEndian.Uint64(key[10:])),
 		Sequence:   Sequence(binary.BigEndian.Uint64(key[18:])),
+	}, nil
+}
+
+// RawKey names a bundle: the sealed chunks of one metric's series on one day, up to
+// and including Last, behind the bundle before. A series with too many samples for
+// one chunk has bundles of its own, one for each stretch of the day, told apart by From.
+type RawKey struct {
+	Day    Day
+	Metric PairID
+	// Last is the highest ref in the bundle, so that a seek to (day, metric, ref) finds
+	// the bundle that the ref is in, if it is in any.
+	Last Ref
+	// From is the first millisecond of the stretch, counted from the start of the day.
+	From uint32
+}
+
+// RawKeySize is the length of a bundle's key.
+const RawKeySize = 20
+
+// Append appends the key.
+func (k *RawKey) Append(dst []byte) []byte {
+	dst = binary.BigEndian.AppendUint32(appendDay(dst, k.Day), uint32(k.Metric))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(k.Last))
+	return binary.BigEndian.AppendUint32(dst, k.From)
+}
+
+// ParseRawKey reads a bundle's key.
+func ParseRawKey(key []byte) (RawKey, error) {
+	if len(key) != RawKeySize {
+		return RawKey{}, corrupt("raw key of %d bytes, want %d", len(key), RawKeySize)
+	}
+	k := RawKey{
+		Day: parseDay(key), Metric: PairID(binary.BigEndian.Uint32(key[4:])),
+		Last: Ref(binary.BigEndian.Uint64(key[8:])), From: binary.BigEndian.Uint32(key[16:]),
+	}
+	if k.From >= DayMillis {
+		return RawKey{}, corrupt("raw key with a stretch from ms %d of the day", k.From)
+	}
+	return k, nil
+}
+
+// ClockKey names a clock: timestamps that series of a group share in a window.
+type ClockKey struct {
+	// Resolution is the distance of the window's samples in milliseconds, zero for raw.
+	Resolution uint32
+	// Window is the number of the window among those of the resolution; a raw one is a day.
+	Window  Day
+	Group   GroupID
+	Ordinal uint16
+}
+
+// ClockKeySize is the length of a clock's key.
+const ClockKeySize = 14
+
+// Append appends the key.
+func (k *ClockKey) Append(dst []byte) []byte {
+	dst = AppendClockPrefix(dst, k.Resolution, k.Window, k.Group)
+	return binary.BigEndian.AppendUint16(dst, k.Ordinal)
+}
+
+// AppendClockPrefix appends what the keys of a group's clocks in a window begin with.
+func AppendClockPrefix(dst []byte, resolution uint32, window Day, g GroupID) []byte {
+	dst = appendDay(binary.BigEndian.AppendUint32(dst, resolution), window)
+	return binary.BigEndian.AppendUint32(dst, uint32(g))
+}
+
+// ParseClockKey reads a clock's key.
+func ParseClockKey(key []byte) (ClockKey, error) {
+	if len(key) != ClockKeySize {
+		return ClockKey{}, corrupt("clock key of %d bytes, want %d", len(key), ClockKeySize)
+	}
+	return ClockKey{
+		Resolution: binary.BigEndian.Uint32(key), Window: parseDay(key[4:]),
+		Group: GroupID(binary.BigEndian.Uint32(key[8:])), Ordinal: binary.BigEndian.Uint16(key[12:]),
 	}, nil
 }
 

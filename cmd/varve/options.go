@@ -24,6 +24,7 @@ func (s *server) archiveOptions() archive.Options {
 		NewSeriesPerMinuteMax: c.Ingest.MaxNewSeriesPerMinute,
 		LabelCacheBytes:       int(s.sizeOr(c.Storage.Caches.Labels, 16, 128<<20)),
 		SymbolCacheBytes:      int(s.sizeOr(c.Storage.Caches.Symbols, 32, 64<<20)),
+		ClockCacheBytes:       int(s.sizeOr(c.Storage.Caches.Clocks, 32, 64<<20)),
 		QuerySeriesMax:        c.Query.MaxSeries,
 		QueryBytesMax:         s.sizeOr(c.Query.MaxSize, 4, 1<<30),
 		DiskFloorBytes:        int64(c.Storage.MinFree),

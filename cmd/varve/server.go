@@ -66,7 +66,7 @@ type serverOptions struct {
 //	       |                         |                   | ingest.Appendable
 //	       | ingest.Sink             | storage.Queryable |
 //	+------v-------------------------v-------------------v-----+
-//	| archive                                                  |
+//	| archive                                                  <---- compactor: seals days
 //	+------+---------------------------------------------------+
 //	       |
 //	     rocks
@@ -146,21 +146,25 @@ func (s *server) runArchive() error {
 		return fmt.Errorf("open %s: %w", s.dataDir, err)
 	}
 	engine, err := s.newEngine()
+	compacting := s.newCompacting(a)
 	if err == nil {
-		err = s.useArchive(a, engine)
+		err = s.useArchive(a, engine, compacting)
 	}
 	if err != nil {
 		return errors.Join(err, closeBoth(engine, a))
 	}
+	go compacting.run()
 	select {
 	case <-a.Started():
 		if err := a.StartError(); err != nil {
+			compacting.stop()
 			return errors.Join(fmt.Errorf("read the journal back: %w; run varve check data %s", err, s.dataDir), closeBoth(engine, a))
 		}
 		s.o.logger.Info("Ready.", "after", time.Since(s.started).Round(time.Millisecond).String())
 	case <-s.stopping:
 	}
 	<-s.stopping
+	compacting.stop()
 	s.closeErr = closeBoth(engine, a)
 	return nil
 }
@@ -170,6 +174,11 @@ func closeBoth(engine *query.Engine, a *archive.Archive) error {
 	if engine != nil {
 		err = engine.Close()
 	}
+	return closeAfter(a, err)
+}
+
+// closeAfter closes the archive and returns err with the error of that.
+func closeAfter(a *archive.Archive, err error) error {
 	if closeErr := a.Close(); closeErr != nil {
 		err = errors.Join(err, fmt.Errorf("close the archive: %w", closeErr))
 	}
@@ -177,13 +186,13 @@ func closeBoth(engine *query.Engine, a *archive.Archive) error {
 }
 
 // useArchive puts together what stands on the archive and lets requests in.
-func (s *server) useArchive(a *archive.Archive, engine *query.Engine) error {
+func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting *compacting) error {
 	c := s.o.config
 	s.metrics.watch(a)
 	arrivals := ingest.NewMetrics(s.registry)
 	limits := ingestLimits(c)
 	handler, err := api.New(api.Options{
-		Guard: s.guard, Engine: engine, Storage: a, Catalogue: catalogue{a}, StorageStatus: storageStatus, Queries: engine,
+		Guard: s.guard, Engine: engine, Storage: a, Catalogue: catalogue{a}, StorageStatus: storageStatus, Queries: engine, Compactor: compacting,
 		Actions: api.Actions{
 			Ready: a.StartError, Reload: s.reload, Quit: s.stop, ConfigYAML: func() string { return s.current.Load().YAML() },
 			ExternalLabels: s.externalLabels, RuntimeInfo: s.runtimeInfo,

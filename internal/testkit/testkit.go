@@ -75,10 +75,12 @@ const (
 	Runs                 // runs on disk, index on disk
 	Replay               // closed and read back from the journal
 	Replays              // read back from the journal, then cut to runs
+	Sealed               // in the bundles of sealed days
+	Reseals              // in bundles, of which half came to a day that was sealed
 )
 
 // Stages lists all stages with their names.
-var Stages = map[string]Stage{"memory": Memory, "runs": Runs, "replay": Replay, "replay-runs": Replays}
+var Stages = map[string]Stage{"memory": Memory, "runs": Runs, "replay": Replay, "replay-runs": Replays, "sealed": Sealed, "resealed": Reseals}
 
 // Storage is an archive as upstream's storage.Storage.
 type Storage struct {
@@ -91,6 +93,8 @@ type Storage struct {
 	a     *archive.Archive
 	in    *ingest.Appendable
 	dirty bool
+	// appends counts appenders.
+	appends int
 }
 
 // NewStorage opens an empty archive whose samples take the stage before they are read.
@@ -127,14 +131,42 @@ func (s *Storage) Archive() *archive.Archive {
 	if s.stage == Runs || s.stage == Replays {
 		require.NoError(s.t, s.a.Maintain(true))
 	}
+	if s.stage == Sealed || s.stage == Reseals {
+		SealAll(s.t, s.a)
+	}
 	return s.a
+}
+
+// SealAll seals every day, today too, and drops its runs.
+func SealAll(t testing.TB, a *archive.Archive) {
+	t.Helper()
+	require.NoError(t, a.Maintain(true))
+	days, err := a.Days()
+	require.NoError(t, err)
+	for _, d := range days {
+		if d.Runs {
+			_, err := a.Seal(context.Background(), d.Day, nil)
+			require.NoError(t, err)
+		}
+	}
+	_, err = a.Reclaim()
+	require.NoError(t, err)
+}
+
+// appending is called before something is appended.
+func (s *Storage) appending() {
+	s.dirty = true
+	// What this appender writes comes to days that are sealed, every other time.
+	if s.appends++; s.stage == Reseals && s.appends%2 == 0 {
+		SealAll(s.t, s.a)
+	}
 }
 
 // AppenderV2 implements storage.AppendableV2.
 func (s *Storage) AppenderV2(ctx context.Context) storage.AppenderV2 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dirty = true
+	s.appending()
 	return s.in.AppenderV2(ctx)
 }
 
@@ -142,7 +174,7 @@ func (s *Storage) AppenderV2(ctx context.Context) storage.AppenderV2 {
 func (s *Storage) Appender(ctx context.Context) storage.Appender {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dirty = true
+	s.appending()
 	return s.in.Appender(ctx)
 }
 

@@ -1,0 +1,314 @@
+package ints_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"varve/archive/chunk/ints"
+)
+
+// lists are named generators of lists of n values, of the kinds that orders,
+// coders and header fields are there for.
+var lists = []struct {
+	name string
+	make func(r *rand.Rand, n int) []int64
+}{
+	{"equal", func(r *rand.Rand, n int) []int64 { return fill(n, func(int) int64 { return 7 }) }},
+	{"random", func(r *rand.Rand, n int) []int64 { return fill(n, func(int) int64 { return int64(r.Uint64()) }) }},
+	{"extremes", func(r *rand.Rand, n int) []int64 {
+		return fill(n, func(int) int64 {
+			return []int64{math.MinInt64, math.MaxInt64, 0, -1, 1, math.MinInt64 + 1}[r.IntN(6)]
+		})
+	}},
+	{"halves", func(r *rand.Rand, n int) []int64 {
+		return fill(n, func(int) int64 { return int64(r.IntN(2)) << 63 })
+	}},
+	{"quarters", func(r *rand.Rand, n int) []int64 {
+		return fill(n, func(int) int64 { return int64(r.IntN(4)) << 62 })
+	}},
+	{"counter", func(r *rand.Rand, n int) []int64 {
+		v := int64(1e9)
+		return fill(n, func(int) int64 { v += 1500 + int64(100*r.NormFloat64()); return v })
+	}},
+	{"bursts", func(r *rand.Rand, n int) []int64 {
+		v := int64(0)
+		return fill(n, func(int) int64 {
+			if r.IntN(30) == 0 {
+				v += 4096 * int64(r.IntN(1000))
+			}
+			return v
+		})
+	}},
+	{"resets", func(r *rand.Rand, n int) []int64 {
+		v := int64(0)
+		return fill(n, func(int) int64 {
+			if v += int64(r.IntN(50)); r.IntN(300) == 0 {
+				v = 0
+			}
+			return v
+		})
+	}},
+	{"gauge", func(r *rand.Rand, n int) []int64 {
+		return fill(n, func(int) int64 { return 50000 + int64(300*r.NormFloat64()) })
+	}},
+	{"walk", func(r *rand.Rand, n int) []int64 {
+		v := int64(1 << 40)
+		return fill(n, func(int) int64 { v += 4096 * int64(r.IntN(21)-10); return v })
+	}},
+	{"toggle", func(r *rand.Rand, n int) []int64 {
+		return fill(n, func(int) int64 { return int64(r.IntN(2)) })
+	}},
+	{"levels", func(r *rand.Rand, n int) []int64 {
+		levels := fill(9, func(int) int64 { return int64(r.Uint64() >> 20) })
+		return fill(n, func(int) int64 { return levels[r.IntN(1+r.IntN(9))] })
+	}},
+	{"steps", func(r *rand.Rand, n int) []int64 {
+		v := int64(0)
+		return fill(n, func(int) int64 {
+			if r.IntN(200) == 0 {
+				v++
+			}
+			return v
+		})
+	}},
+	{"ramp", func(r *rand.Rand, n int) []int64 {
+		return fill(n, func(i int) int64 { return int64(i)*int64(i)*3 + int64(i)*77 + int64(r.IntN(2)) })
+	}},
+	{"outliers", func(r *rand.Rand, n int) []int64 {
+		return fill(n, func(int) int64 {
+			if r.IntN(40) == 0 {
+				return int64(r.Uint64())
+			}
+			return int64(r.IntN(64))
+		})
+	}},
+	{"magnitudes", func(r *rand.Rand, n int) []int64 {
+		return fill(n, func(int) int64 { return int64(r.Uint64() >> r.IntN(64)) })
+	}},
+	{"rare", func(r *rand.Rand, n int) []int64 {
+		v := int64(0)
+		return fill(n, func(int) int64 { v += int64(1) << (bits.TrailingZeros64(r.Uint64()|1<<40) & 63); return v })
+	}},
+}
+
+func fill(n int, next func(i int) int64) []int64 {
+	x := make([]int64, n)
+	for i := range x {
+		x[i] = next(i)
+	}
+	return x
+}
+
+func randomness(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
+
+// lengths are around the borders of blocks, dictionaries and the choice of a coder.
+var lengths = []int{1, 2, 3, 4, 5, 11, 12, 13, 31, 32, 33, 100, 127, 128, 129, 130, 255, 256, 257, 480, 1000, 5760}
+
+// checkStream decodes a stream whole, with bytes behind it and without, and some of
+// its prefixes.
+func checkStream(t *testing.T, d *ints.Decoder, src []byte, x []int64) {
+	t.Helper()
+	got := make([]int64, len(x))
+	for _, behind := range []int{0, 1, 7, 8, 20} {
+		padded := append(slices.Clone(src), make([]byte, behind)...)
+		for i := range behind {
+			padded[len(src)+i] = 0xff
+		}
+		used, err := d.Decode(padded, len(x), got)
+		if err != nil || used != len(src) || !slices.Equal(got, x) {
+			t.Fatalf("%d values, %d bytes behind: used %d of %d, %v", len(x), behind, used, len(src), err)
+		}
+	}
+	for _, n := range []int{0, 1, 2, 3, len(x) / 3, len(x) - 1, 128, 129, 257} {
+		if n < 0 || n >= len(x) {
+			continue
+		}
+		used, err := d.Decode(src, len(x), got[:n])
+		if err != nil || used != 0 || !slices.Equal(got[:n], x[:n]) {
+			t.Fatalf("prefix of %d of %d: used %d, %v", n, len(x), used, err)
+		}
+	}
+}
+
+// TestRoundTrip shows that lists of every kind and length come back, whole and in
+// part, from reused encoders and decoders, and that nothing before them is touched.
+func TestRoundTrip(t *testing.T) {
+	var e ints.Encoder
+	var d ints.Decoder
+	for _, l := range lists {
+		for _, n := range lengths {
+			for seed := range uint64(4) {
+				x := l.make(randomness(seed), n)
+				kept := slices.Clone(x)
+				dst := e.Append([]byte("before"), x)
+				if string(dst[:6]) != "before" || !slices.Equal(x, kept) {
+					t.Fatalf("%s, %d values: Append changed what it was given", l.name, n)
+				}
+				checkStream(t, &d, dst[6:], x)
+			}
+		}
+	}
+}
+
+// TestWorkedExample pins the bytes of docs/format/ints.md.
+func TestWorkedExample(t *testing.T) {
+	var e ints.Encoder
+	for _, c := range []struct {
+		x    []int64
+		want string
+	}{
+		{[]int64{5, 5, 5}, "8a"},
+		{[]int64{-100, -100}, "c0 c7 01"},
+		{[]int64{100, 104, 112, 116, 900, 904}, "19 c8 01 04 02 82 01 88 00 03 61"},
+		{[]int64{7, 7, 7, 9, 7, 7, 7, 7, 7, 7, 9, 7, 7, 7, 7, 7, 12, 7, 7, 7}, "04 0e e1 c2 9f 90 20 cd 26"},
+	} {
+		if got := fmt.Sprintf("% x", e.Append(nil, c.x)); got != c.want {
+			t.Errorf("%v\nis   %s\nwant %s", c.x, got, c.want)
+		}
+	}
+}
+
+// TestCutShort shows that no stream decodes when its last byte is missing.
+func TestCutShort(t *testing.T) {
+	var e ints.Encoder
+	var d ints.Decoder
+	for _, l := range lists {
+		for _, n := range []int{1, 5, 100, 700} {
+			src := e.Append(nil, l.make(randomness(1), n))
+			for cut := range min(len(src), 300) {
+				if _, err := d.Decode(src[:len(src)-1-cut], n, make([]int64, n)); !errors.Is(err, ints.ErrCorrupt) {
+					t.Fatalf("%s, %d values, %d bytes cut off: %v", l.name, n, cut+1, err)
+				}
+			}
+		}
+	}
+}
+
+// TestRefuses shows that bytes which no encoder writes are errors.
+func TestRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		src  []byte
+		n    int
+		want int
+	}{
+		{"nothing", nil, 1, 1},
+		{"no values", []byte{0x80}, 0, 0},
+		{"more wanted than there are", []byte{0x80}, 1, 2},
+		{"unknown flag", []byte{0x20, 0, 0, 0}, 2, 2},
+		{"equal, wide, with a value in the flags", []byte{0xc1, 2}, 2, 2},
+		{"equal, wide, cut off", []byte{0xc0, 0x80}, 2, 2},
+		{"first value cut off", []byte{0x01, 0x80}, 2, 2},
+		{"turn of one value", []byte{0x02, 0, 0}, 1, 1},
+		{"width 65", []byte{0x01, 0, 65, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 2, 2},
+		{"no patches", []byte{0x01, 0, 0x80, 0}, 2, 2},
+		{"more patches than residuals", []byte{0x01, 0, 0x80, 2, 0, 0, 1, 1}, 2, 2},
+		{"patch outside", []byte{0x01, 0, 0x80, 1, 1, 1}, 2, 2},
+		{"patch cut off", []byte{0x01, 0, 0x80, 1, 0, 0x80}, 2, 2},
+		{"empty dictionary", []byte{0x03, 0, 0, 0}, 2, 2},
+		{"dictionary too large", append([]byte{0x03, 0, 65}, make([]byte, 80)...), 2, 2},
+		{"dictionary with bias", []byte{0x13, 0, 2, 1, 0, 1, 0}, 2, 2},
+		{"rank outside", []byte{0x03, 0, 1, 0, 8, 0, 1}, 2, 2},
+		{"run beyond the end", []byte{0x05, 0, 0b111<<5 | 0b0001<<1 | 1, 0}, 2, 2},
+	} {
+		var d ints.Decoder
+		if used, err := d.Decode(c.src, c.n, make([]int64, c.want)); !errors.Is(err, ints.ErrCorrupt) {
+			t.Errorf("%s: used %d, %v", c.name, used, err)
+		}
+	}
+}
+
+// TestAllocations shows that a warm decoder and a warm encoder allocate nothing.
+func TestAllocations(t *testing.T) {
+	var e ints.Encoder
+	var d ints.Decoder
+	for _, l := range lists {
+		x := l.make(randomness(1), 1000)
+		dst := e.Append(nil, x)
+		dst = append(dst, make([]byte, 64)...)
+		got := make([]int64, len(x))
+		if n := testing.AllocsPerRun(10, func() { e.Append(dst[:0], x) }); n != 0 {
+			t.Errorf("%s: Append allocates %v times", l.name, n)
+		}
+		if n := testing.AllocsPerRun(10, func() { d.Decode(dst, len(x), got) }); n != 0 {
+			t.Errorf("%s: Decode allocates %v times", l.name, n)
+		}
+	}
+}
+
+// FuzzDecode shows that any bytes decode or are refused without a panic, and that a
+// prefix of what decodes is the same.
+func FuzzDecode(f *testing.F) {
+	var e ints.Encoder
+	for i, l := range lists {
+		for _, n := range []int{1, 2, 5, 60, 300} {
+			f.Add(e.Append(nil, l.make(randomness(uint64(i)), n)), uint16(n))
+		}
+	}
+	var d ints.Decoder
+	f.Fuzz(func(t *testing.T, src []byte, count uint16) {
+		n := int(count)%2048 + 1
+		x := make([]int64, n)
+		used, err := d.Decode(src, n, x)
+		if err != nil {
+			if !errors.Is(err, ints.ErrCorrupt) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if used < 1 || used > len(src) {
+			t.Fatalf("used %d of %d bytes", used, len(src))
+		}
+		part := make([]int64, n/2)
+		if _, err := d.Decode(src, n, part); err != nil || !slices.Equal(part, x[:n/2]) {
+			t.Fatalf("prefix of %d of %d: %v", n/2, n, err)
+		}
+		checkStream(t, &d, e.Append(nil, x), x)
+	})
+}
+
+// FuzzRoundTrip shows that any list comes back. Bytes turn into values of different
+// widths, as differences or as they are.
+func FuzzRoundTrip(f *testing.F) {
+	f.Add([]byte("some values"), byte(0))
+	f.Add(binary.LittleEndian.AppendUint64(nil, 1<<63), byte(8))
+	f.Add(slices.Repeat([]byte{0, 0, 0, 1}, 100), byte(1|16))
+	var e ints.Encoder
+	var d ints.Decoder
+	f.Fuzz(func(t *testing.T, raw []byte, shape byte) {
+		width := int(shape&7) + 1
+		var x []int64
+		var last int64
+		for len(raw) >= width {
+			var word [8]byte
+			copy(word[:], raw[:width])
+			raw = raw[width:]
+			v := int64(binary.LittleEndian.Uint64(word[:])) << (shape & 8) // any step
+			if shape&16 != 0 {
+				v += last
+			}
+			x = append(x, v)
+			last = v
+		}
+		if len(x) == 0 {
+			return
+		}
+		checkStream(t, &d, e.Append(nil, x), x)
+	})
+}
+
+func ExampleEncoder() {
+	var e ints.Encoder
+	var d ints.Decoder
+	src := e.Append(nil, []int64{100, 115, 130, 145, 161})
+	x := make([]int64, 5)
+	used, err := d.Decode(src, len(x), x)
+	fmt.Println(used == len(src), err, x)
+	// Output: true <nil> [100 115 130 145 161]
+}

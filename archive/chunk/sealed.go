@@ -1,0 +1,221 @@
+package chunk
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Clock has the times that chunks of bundles share.
+type Clock interface {
+	// Times returns the clock's times, Unix ms, ascending strictly. They are for reading
+	// and stay as they are. It may be called from many goroutines, and may do I/O.
+	Times() ([]int64, error)
+}
+
+// Sealed is a chunk of a bundle, as a Piece refers to it.
+type Sealed struct {
+	Bundle *Bundle
+	// Chunk is the chunk's number in the bundle.
+	Chunk int
+	// Clock is the one that Bundle.Clock names; nil with NoClock.
+	Clock Clock
+}
+
+// chunk is the entry of the directory.
+func (s *Sealed) chunk() *bundled { return &s.Bundle.chunks[s.Chunk] }
+
+func (s *Sealed) hasStarts() bool   { return !s.chunk().starts.isEmpty() }
+func (s *Sealed) isHistogram() bool { return s.chunk().kind >= kindHistograms }
+
+// sealedDecoder decodes chunks of bundles. The zero sealedDecoder is ready; it keeps its
+// memory and belongs to one goroutine.
+type sealedDecoder struct {
+	values     valueDecoder
+	histograms histogramDecoder
+	clock      TimesDecoder
+	times      []int64 // of a chunk that hasn't those of its clock
+	// window is what is to be decoded of a chunk.
+	window window
+	// chain are the chunks that lie between a difference and what it is based on.
+	chain []int32
+	bases [baseCacheSize]base
+}
+
+// window is a stretch of a chunk's samples.
+type window struct {
+	samples    int // of the chunk
+	first, end int // of those wanted
+}
+
+// base are the first integers of a chunk that others are differences to.
+type base struct {
+	bundle   uint64
+	chunk    int32
+	integers []int64
+}
+
+// baseCacheSize is how many bundles are remembered at once, so that walking their chunks
+// in step, as a query over some days does, decodes each chunk once.
+const baseCacheSize = 4
+
+// appendFloats appends the piece's samples, which are floats, between mint and maxt, both
+// inclusive.
+func (d *sealedDecoder) appendFloats(p *Piece, mint, maxt int64, times []int64, values []float64) ([]int64, []float64, error) {
+	at := len(times)
+	times, err := d.appendTimes(p, mint, maxt, 0, times)
+	if err != nil {
+		return times[:at], values, err
+	}
+	if values, err = d.appendValues(p.Sealed, values); err != nil {
+		return times[:at], values, err
+	}
+	return times, values, nil
+}
+
+// appendTimes appends the chunk's times between mint and maxt, both inclusive, and sets
+// the window that they are. before is how many times before mint come with them.
+func (d *sealedDecoder) appendTimes(p *Piece, mint, maxt int64, before int, times []int64) ([]int64, error) {
+	all, err := d.chunkTimes(p.Sealed)
+	if err != nil {
+		return times, err
+	}
+	end := len(all)
+	if end > 0 && all[end-1] > maxt {
+		end = seek(all, 0, maxt+1) // maxt is below some int64.
+	}
+	first := max(min(seek(all, 0, mint), end)-before, 0)
+	if first < end && (all[first] < p.MinMillis || all[end-1] > p.MaxMillis) {
+		return times, fmt.Errorf("samples from %d to %d instead of %d to %d: %w", all[first], all[end-1], p.MinMillis, p.MaxMillis, ErrCorrupt)
+	}
+	d.window = window{samples: len(all), first: first, end: end}
+	return append(times, all[first:end]...), nil
+}
+
+// chunkTimes returns all times of the chunk, valid until the next call.
+func (d *sealedDecoder) chunkTimes(s *Sealed) ([]int64, error) {
+	c := s.chunk()
+	src := c.times.of(s.Bundle.value)
+	if c.shape == timesInline {
+		d.times = slices.Grow(d.times[:0], int(c.samples))[:c.samples]
+		return d.times, d.clock.Decode(src, len(d.times), d.times)
+	}
+	clock, err := s.Clock.Times()
+	if err != nil || c.shape == timesWhole {
+		return clock, err
+	}
+	d.times = d.times[:0]
+	runs := NewPresence(src, len(clock))
+	for first, end, ok := runs.Next(); ok; first, end, ok = runs.Next() {
+		d.times = append(d.times, clock[first:end]...)
+	}
+	if runs.Err() == nil && len(d.times) != int(c.samples) {
+		return nil, fmt.Errorf("%d of the clock's times instead of %d: %w", len(d.times), c.samples, ErrCorrupt)
+	}
+	return d.times, runs.Err()
+}
+
+// appendValues appends the values in the window of a chunk of floats.
+func (d *sealedDecoder) appendValues(s *Sealed, values []float64) ([]float64, error) {
+	at, n := len(values), d.window.end-d.window.first
+	values = slices.Grow(values, n)[:at+n]
+	if n == 0 {
+		return values, nil
+	}
+	out := values[at:]
+	c := s.chunk()
+	var err error
+	switch c.kind {
+	case kindValues:
+		err = d.values.decode(c.body.of(s.Bundle.value), d.window.samples, d.window.first, out)
+	case kindDifference:
+		err = d.decodeDifference(s, out)
+	default:
+		for i := range out {
+			out[i] = c.constant
+		}
+	}
+	if err != nil {
+		return values[:at], err
+	}
+	return values, nil
+}
+
+// appendStarts appends the start timestamps in the window.
+func (d *sealedDecoder) appendStarts(s *Sealed, starts []int64) ([]int64, error) {
+	at, w := len(starts), d.window
+	starts = slices.Grow(starts, w.end)[:at+w.end]
+	src := s.chunk().starts.of(s.Bundle.value)
+	if w.end > 0 {
+		if err := d.values.decodeIntegers(src, w.samples, starts[at:]); err != nil {
+			return starts[:at], fmt.Errorf("start timestamps: %w", err)
+		}
+	}
+	return slices.Delete(starts, at, at+w.first), nil
+}
+
+// decodeDifference fills values with the samples in the window.
+func (d *sealedDecoder) decodeDifference(s *Sealed, values []float64) error {
+	c := s.chunk()
+	stream, err := parseValues(c.body.of(s.Bundle.value), d.window.samples)
+	if err != nil {
+		return err
+	}
+	if stream.form != formDecimal {
+		return fmt.Errorf("difference of form %d: %w", stream.form, ErrCorrupt)
+	}
+	integers, err := d.integers(s.Bundle, int32(s.Chunk))
+	if err != nil {
+		return err
+	}
+	stream.toFloats(integers[d.window.first:], d.window.first, values)
+	return nil
+}
+
+// integers returns the integers of a chunk up to the window's end, valid until the next
+// call. Those below are decoded first, as far as they aren't remembered.
+func (d *sealedDecoder) integers(b *Bundle, chunk int32) ([]int64, error) {
+	known := &d.bases[b.id%baseCacheSize]
+	if known.bundle != b.id || len(known.integers) < d.window.end {
+		known.bundle, known.chunk = b.id, -1
+	}
+	d.chain = d.chain[:0]
+	for at := chunk; at != known.chunk; at = b.chunks[at].base {
+		d.chain = append(d.chain, at)
+		if b.chunks[at].kind != kindDifference {
+			break
+		}
+	}
+	for _, at := range slices.Backward(d.chain) {
+		c := &b.chunks[at]
+		known.chunk = -1
+		stream, err := parseValues(c.body.of(b.value), d.window.samples)
+		if err != nil {
+			return nil, err
+		}
+		if stream.form != formDecimal {
+			return nil, fmt.Errorf("difference to values of form %d: %w", stream.form, ErrCorrupt)
+		}
+		own := &d.values.integers
+		*own = slices.Grow((*own)[:0], d.window.end)[:d.window.end]
+		if err := d.values.decodeIntegers(stream.integers, d.window.samples, *own); err != nil {
+			return nil, err
+		}
+		if c.kind == kindDifference {
+			for i, k := range known.integers[:len(*own)] {
+				(*own)[i] += k
+			}
+		}
+		known.integers, *own = *own, known.integers
+		known.chunk = at
+	}
+	return known.integers, nil
+}
+
+// bytes is the memory held for reuse.
+func (d *sealedDecoder) bytes() int {
+	n := d.values.bytes() + d.histograms.bytes() + 8*cap(d.times) + 4*cap(d.chain)
+	for i := range d.bases {
+		n += 8 * cap(d.bases[i].integers)
+	}
+	return n
+}

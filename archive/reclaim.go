@@ -1,0 +1,91 @@
+package archive
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"varve/archive/format"
+	"varve/rocks"
+)
+
+// leftRuns are the runs of a generation that was sealed whole.
+type leftRuns struct {
+	day        format.Day
+	generation format.Generation
+	// epoch is the first whose readers find the samples in bundles.
+	epoch uint64
+}
+
+// leftovers are the runs that wait for their last reader. Safe for use by several goroutines.
+type leftovers struct {
+	mu   sync.Mutex
+	runs []leftRuns
+}
+
+func (l *leftovers) add(r leftRuns) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.runs = append(l.runs, r)
+}
+
+// take returns those that no reader from the epoch on needs. The others stay.
+func (l *leftovers) take(epoch uint64) (free []leftRuns, waiting int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.runs = slices.DeleteFunc(l.runs, func(r leftRuns) bool {
+		if r.epoch > epoch {
+			return false
+		}
+		free = append(free, r)
+		return true
+	})
+	return free, len(l.runs)
+}
+
+// Reclaim drops the runs of sealed days that no reader needs any more, and returns the
+// number of generations of a day that still wait for a reader. It frees the disk at once.
+//
+// Snapshots do not hold files that are dropped, so it waits for every reader that began
+// before the day was sealed. Dropping comes first and the range delete second: a range
+// delete may lie in a file that is dropped, and would then cover the rest no more.
+func (a *Archive) Reclaim() (waiting int, err error) {
+	free, waiting := a.left.take(a.views.oldest())
+	for i, r := range free {
+		if err := a.dropRuns(r); err != nil {
+			for _, r := range free[i:] {
+				a.left.add(r)
+			}
+			return waiting + len(free) - i, fmt.Errorf("drop runs of %s: %w", Date(r.day), err)
+		}
+		a.step("reclaimed")
+	}
+	return waiting, nil
+}
+
+func (a *Archive) dropRuns(r leftRuns) error {
+	lower := format.AppendGenerationPrefix(nil, r.day, r.generation)
+	upper := format.PrefixEnd(lower)
+	if err := a.db.DeleteFilesInRange(family(format.FamilyHot), lower, upper); err != nil {
+		return err
+	}
+	a.step("dropped files")
+	var b rocks.Batch
+	b.DeleteRange(family(format.FamilyHot), lower, upper)
+	if err := a.writeBatch(&b); err != nil {
+		return err
+	}
+	if err := a.db.Flush(); err != nil {
+		return err
+	}
+	return a.db.CompactRange(family(format.FamilyHot), lower, upper)
+}
+
+// findLeftovers looks, at a start, for runs of generations that were sealed before.
+func (a *Archive) findLeftovers() error {
+	return a.eachGeneration(func(d format.Day, g format.Generation) {
+		if r := a.days.record(d); g != r.Generation && !(r.Folding && g == r.FoldedGeneration()) {
+			a.left.add(leftRuns{day: d, generation: g})
+		}
+	})
+}
