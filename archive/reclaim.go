@@ -63,6 +63,13 @@ func (a *Archive) Reclaim() (waiting int, err error) {
 	return waiting, nil
 }
 
+// Few runs are deleted one by one, since a range delete slows every read near it until
+// RocksDB has worked it in. What is left of many is worth a compaction at once.
+const (
+	fewRuns           = 1000
+	compactedBytesMin = 8 << 20
+)
+
 func (a *Archive) dropRuns(r leftRuns) error {
 	lower := format.AppendGenerationPrefix(nil, r.day, r.generation)
 	upper := format.PrefixEnd(lower)
@@ -71,11 +78,23 @@ func (a *Archive) dropRuns(r leftRuns) error {
 	}
 	a.step("dropped files")
 	var b rocks.Batch
-	b.DeleteRange(family(format.FamilyHot), lower, upper)
+	it := a.db.NewIterator(family(format.FamilyHot), rocks.IterOptions{Lower: lower, Upper: upper, NoFillCache: true})
+	for it.SeekToFirst(); it.Valid() && b.Len() <= fewRuns; it.Next() {
+		b.Delete(family(format.FamilyHot), it.Key())
+	}
+	it.Close()
+	if err := it.Err(); err != nil || b.Len() == 0 {
+		return err
+	}
+	if b.Len() > fewRuns {
+		b.Reset()
+		b.DeleteRange(family(format.FamilyHot), lower, upper)
+	}
 	if err := a.writeBatch(&b); err != nil {
 		return err
 	}
-	if err := a.db.Flush(); err != nil {
+	sizes, err := a.db.ApproximateBytes(family(format.FamilyHot), []rocks.Range{{Lower: lower, Upper: upper}})
+	if err != nil || sizes[0] < compactedBytesMin {
 		return err
 	}
 	return a.db.CompactRange(family(format.FamilyHot), lower, upper)

@@ -205,9 +205,8 @@ func (b *BundleBuilder) addFloats(built *builtChunk, values []float64, base int)
 		return
 	}
 	self := int32(len(b.chunks) - 1)
-	b.values.analyse(values)
 	built.kind = kindValues
-	built.body = b.keep(b.values.append(b.arena))
+	built.body = b.keep(b.values.append(b.arena, values))
 	if b.repeats(built, self) {
 		return
 	}

@@ -136,8 +136,7 @@ func (e *histogramEncoder) appendInts(dst []byte, x []int64) []byte {
 
 // appendValues appends a stream of floats behind its length.
 func (e *histogramEncoder) appendValues(dst []byte, values []float64) []byte {
-	e.values.analyse(values)
-	e.scratch = e.values.append(e.scratch[:0])
+	e.scratch = e.values.append(e.scratch[:0], values)
 	dst = binary.AppendUvarint(dst, uint64(len(e.scratch)))
 	return append(dst, e.scratch...)
 }

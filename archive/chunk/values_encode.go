@@ -11,39 +11,67 @@ import (
 
 // valueEncoder writes streams of values.
 //
-//  1. analyse chooses the form and turns the values into integers and exceptions. It
-//     takes decimals if nearly all values are such, verified one by one; else, by the
-//     cost of some samples, scaled integers with residuals, or the ordered bits.
-//  2. append writes them down; appendDifference does with the integers of another
-//     stream taken off, which only decimals allow.
+//  1. If nearly all values are decimals, verified one by one, they are written as such, and
+//     the others as exceptions.
+//  2. Else the cost of some samples decides between scaled integers with residuals and the
+//     ordered bits.
+//  3. Where decimals have exceptions or many digits, 2 is tried as well, and the shorter
+//     stream is kept.
 //
 // The zero valueEncoder is ready; it keeps its memory and belongs to one goroutine.
 type valueEncoder struct {
-	ints       ints.Encoder
+	ints ints.Encoder
+	// What follows is the stream written last, taken apart.
 	form       byte
 	exponent   int
 	integers   []int64
 	residuals  []int64 // of formScaled, as long as integers
 	exceptions []exceptionRun
-	scratch    []byte
+	oddities   int // exceptions that are finite
+
+	scratch []byte
+	other   []byte
 }
 
-// analyse takes the values of the next stream, at least one. They are not kept.
-func (e *valueEncoder) analyse(values []float64) {
-	switch {
-	case e.fitDecimals(values):
-		e.form = formDecimal
-	default:
-		e.orderBits(values)
-		e.form = formBits
-		if exponent, ok := e.scaledExponent(); ok && e.scale(exponent) {
-			e.form, e.exponent = formScaled, exponent
-		}
+// append writes the stream of the values, at least one. They are not kept.
+func (e *valueEncoder) append(dst []byte, values []float64) []byte {
+	if !e.fitDecimals(values) {
+		e.scaleOrOrder(values)
+		return e.write(dst)
+	}
+	e.form = formDecimal
+	decimals := e.write(dst)
+	if e.oddities < odditiesDoubtful && e.exponent < exponentDoubtful {
+		return decimals
+	}
+	e.scaleOrOrder(values)
+	e.other = e.write(e.other[:0])
+	if len(e.other) < len(decimals)-len(dst) {
+		return append(dst, e.other...)
+	}
+	e.fitDecimals(values)
+	e.form = formDecimal
+	return decimals
+}
+
+// What makes decimals doubtful: as many exceptions as cost the second stream of formScaled,
+// or so many digits that they may be the rounding errors of a sum of shorter decimals.
+const (
+	odditiesDoubtful = 2
+	exponentDoubtful = 12
+)
+
+// scaleOrOrder prepares what is for values that are no decimals.
+func (e *valueEncoder) scaleOrOrder(values []float64) {
+	e.orderBits(values)
+	e.form = formBits
+	if exponent, ok := e.scaledExponent(); ok && e.scale(exponent) {
+		e.form, e.exponent = formScaled, exponent
 	}
 }
 
-// append writes the stream of the values that were analysed last.
-func (e *valueEncoder) append(dst []byte) []byte {
+// write writes the stream that was prepared.
+func (e *valueEncoder) write(dst []byte) []byte {
 	dst = e.appendHead(dst)
 	if e.form != formScaled {
 		return e.ints.Append(dst, e.integers)
@@ -54,8 +82,8 @@ func (e *valueEncoder) append(dst []byte) []byte {
 	return e.ints.Append(dst, e.residuals)
 }
 
-// appendDifference is append with base, which is as long, taken off the integers. The
-// form must be formDecimal. Differences wrap around.
+// appendDifference writes the stream written last once more, with base, which is as long,
+// taken off its integers. The form must be formDecimal. Differences wrap around.
 func (e *valueEncoder) appendDifference(dst []byte, base []int64) []byte {
 	e.residuals = slices.Grow(e.residuals[:0], len(base))[:len(base)]
 	for i, k := range e.integers {
@@ -66,7 +94,7 @@ func (e *valueEncoder) appendDifference(dst []byte, base []int64) []byte {
 
 // bytes is the memory held for reuse.
 func (e *valueEncoder) bytes() int {
-	return 8*(cap(e.integers)+cap(e.residuals)) + cap(e.scratch) + 24*cap(e.exceptions)
+	return 8*(cap(e.integers)+cap(e.residuals)) + cap(e.scratch) + cap(e.other) + 24*cap(e.exceptions)
 }
 
 // exceptionRunsMax is how many runs of exceptions a form may have beside n values. A run
@@ -133,7 +161,8 @@ func exponentFrom(v float64, exponent int) (int, bool) {
 // smaller than exceptions for those that need it, and false if too many are no decimals.
 func (e *valueEncoder) fitDecimalsAt(values []float64, exponent int) (int, bool) {
 	e.begin(len(values))
-	oddities, longer, changes, needed := 0, 0, 0, exponent
+	longer, changes, needed := 0, 0, exponent
+	e.oddities = 0
 	var previous float64
 	for i, v := range values {
 		if v != previous {
@@ -148,12 +177,13 @@ func (e *valueEncoder) fitDecimalsAt(values []float64, exponent int) (int, bool)
 		if !e.except(i, v) || !isFinite(v) || v == 0 {
 			continue
 		}
+		e.oddities++
 		if n, ok := exponentFrom(v, exponent+1); ok {
 			longer, needed = longer+1, max(needed, n)
 			if longer*exceptionDigits > len(values)*(needed-exponent) {
 				return needed, true
 			}
-		} else if oddities++; oddities > odditiesMax(len(values)) {
+		} else if e.oddities-longer > odditiesMax(len(values)) {
 			return exponent, false
 		}
 	}

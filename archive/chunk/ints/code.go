@@ -162,12 +162,11 @@ type codeField struct {
 
 // Forms of the distance between two symbols that occur, in the description of a code.
 const (
-	gapBits  = 4
-	gapGroup = 14 // on to the next multiple of symbolExact
-	gapFar   = 15 // the symbol follows in gapFarBits
+	gapBits    = 4
+	gapGroup   = 14 // on to the next multiple of symbolExact
+	gapFar     = 15 // the symbol follows in gapFarBits
+	gapFarBits = 8
 )
-
-const gapFarBits = 8
 
 // codeLengthStart is what the first code length of a description is a change of.
 const codeLengthStart = 5
@@ -217,8 +216,8 @@ func lengthField(before, n int) codeField {
 	}
 }
 
-// codes gives the canonical codes for the lengths, lowest bit first. perLength and
-// symbols are in ascending order of symbols.
+// codes gives each symbol its code, turned around so that the bit to write first is the
+// lowest.
 func (c *prefixCode) codes(codes *[symbolCount]uint16) {
 	var perLength [codeBitsMax + 1]int
 	for _, n := range c.lengths {

@@ -71,8 +71,9 @@ func appendHeader(dst []byte, first int64, step uint64, order order, bias int64)
 }
 
 // classesGain is the part of its size that the classes coder must save over packing,
-// which decodes several times faster. Without it, random bits would be in classes.
-const classesGain = 256
+// which decodes several times faster. Without it, random bits would be in classes; with
+// 64, doubles of full precision would be 0.9 % larger.
+const classesGain = 128
 
 // planCoder sizes both coders for z and says which one is smaller.
 func (e *Encoder) planCoder(z []uint64) (classes bool, size int) {

@@ -109,7 +109,7 @@ func packBlock(dst []byte, z []uint64, width uint) []byte {
 	dst = grow(dst, (int(width)*len(z)+7)/8+wordBytes)
 	w := bitWriter{buf: dst[start:]}
 	mask := uint64(1)<<width - 1
-	if width > 56 {
+	if width > putBitsMax {
 		for _, v := range z {
 			w.putLong(v&mask, width)
 		}
@@ -183,7 +183,7 @@ func patchBlock(src []byte, used, patches int, width uint, n int, out []int64) (
 func unpack(src []byte, width uint, out []int64) {
 	mask := uint64(1)<<width - 1
 	bit := uint(0)
-	if width <= 56 {
+	if width <= filledBits { // wherever in a byte they begin, a word has all of them
 		for i := range out {
 			out[i] = int64(binary.LittleEndian.Uint64(src[bit>>3:]) >> (bit & 7) & mask)
 			bit += width

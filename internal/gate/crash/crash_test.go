@@ -43,6 +43,7 @@ func TestCrash(t *testing.T) {
 	report := run(t, opts)
 	require.Empty(t, report.Broken)
 	require.GreaterOrEqual(t, report.Cycles, opts.Cycles)
+	require.Positive(t, report.Bundles, "nothing was sealed, so sealing was not tried")
 }
 
 // TestPowerCut shows that nothing acknowledged is lost with the power either: what
@@ -96,8 +97,8 @@ func run(t *testing.T, opts crash.Options) crash.Report {
 	t.Helper()
 	report, err := crash.Run(t.Context(), opts)
 	require.NoError(t, err)
-	t.Logf("seed %d: %d cycles, %d idle, %d kills, %d samples acknowledged, %.0f/s, ready within %v; %v of load, %v of checks, %v of checks at rest",
-		opts.Seed, report.Cycles, report.Idle, report.Kills, report.Acked,
+	t.Logf("seed %d: %d cycles, %d idle, %d kills, %d samples acknowledged, %d bundles, %.0f/s, ready within %v; %v of load, %v of checks, %v of checks at rest",
+		opts.Seed, report.Cycles, report.Idle, report.Kills, report.Acked, report.Bundles,
 		float64(report.Acked)/report.Load.Seconds(), report.ReadyMax.Round(time.Millisecond),
 		report.Load.Round(time.Second), report.Checks.Round(time.Second), report.Remains.Round(time.Second))
 	return report

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"time"
 
 	"varve/internal/gate/server"
@@ -13,13 +15,20 @@ import (
 
 // configuration is what the draws of a cycle go into. Small memory and short runs
 // make flushes, compactions, cuts and flushes of the index fall into the seconds
-// before a kill. The server's own metrics would only be in the way.
+// before a kill, and the sealing and resealing of the days of the past that most
+// workloads write to. The server's own metrics would only be in the way.
 const configuration = `
 storage:
   memory: %s
   runs:
     max_age: %s
     max_size: %s
+compactor:
+  interval: %s
+  seal_delay: 0s
+  quiet: %s
+  reseal_after: 0s
+  cpu_share: 1
 self_scrape:
   enabled: false
 log:
@@ -39,6 +48,8 @@ func (a *archive) launch() (*server.Server, error) {
 		pick(a, "32MiB", "64MiB", "256MiB"),
 		pick(a, "1s", "5s", "15m"),
 		pick(a, "1MiB", "4MiB", "64MiB"),
+		pick(a, "1s", "1s", "1h"),
+		pick(a, "0s", "5s"),
 	)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
@@ -95,5 +106,14 @@ func (a *archive) checkRemains(ctx context.Context) error {
 	if err != nil {
 		return a.broken("varve check data: %v\n%s", err, out[:min(len(out), 4<<10)])
 	}
-	return nil
+	found := bundlesFound.FindSubmatch(out)
+	if found == nil {
+		return a.broken("varve check data tells no number of bundles:\n%s", out[:min(len(out), 4<<10)])
+	}
+	n, err := strconv.Atoi(string(found[1]))
+	a.report.Bundles += n
+	return err
 }
+
+// bundlesFound finds in the verb's answer how much was sealed.
+var bundlesFound = regexp.MustCompile(`(\d+) bundles`)

@@ -61,6 +61,8 @@ type Report struct {
 	Cycles, Idle, Kills int
 	// Acked is the number of samples acknowledged and checked.
 	Acked int
+	// Bundles is how many the checks of archives at rest found: that days were sealed.
+	Bundles int
 	// ReadyMax is the longest start.
 	ReadyMax time.Duration
 	// Broken are the promises that were broken. A run ends with the first check
