@@ -63,12 +63,9 @@ func (a *Archive) Reclaim() (waiting int, err error) {
 	return waiting, nil
 }
 
-// Few runs are deleted one by one, since a range delete slows every read near it until
-// RocksDB has worked it in. What is left of many is worth a compaction at once.
-const (
-	fewRuns           = 1000
-	compactedBytesMin = 8 << 20
-)
+// fewRuns are deleted one by one. A reader steps over every deleted key until a compaction
+// has worked the delete in, so what is left of many is compacted at once.
+const fewRuns = 1000
 
 func (a *Archive) dropRuns(r leftRuns) error {
 	lower := format.AppendGenerationPrefix(nil, r.day, r.generation)
@@ -86,15 +83,12 @@ func (a *Archive) dropRuns(r leftRuns) error {
 	if err := it.Err(); err != nil || b.Len() == 0 {
 		return err
 	}
-	if b.Len() > fewRuns {
-		b.Reset()
-		b.DeleteRange(family(format.FamilyHot), lower, upper)
+	if b.Len() <= fewRuns {
+		return a.writeBatch(&b)
 	}
+	b.Reset()
+	b.DeleteRange(family(format.FamilyHot), lower, upper)
 	if err := a.writeBatch(&b); err != nil {
-		return err
-	}
-	sizes, err := a.db.ApproximateBytes(family(format.FamilyHot), []rocks.Range{{Lower: lower, Upper: upper}})
-	if err != nil || sizes[0] < compactedBytesMin {
 		return err
 	}
 	return a.db.CompactRange(family(format.FamilyHot), lower, upper)

@@ -265,7 +265,9 @@ func (p *entryParser) entry() error {
 		if n := p.uvarint(); n > 0 {
 			p.starts = p.span(n)
 		}
-		c.starts = p.starts
+		if c.starts = p.starts; c.starts.isEmpty() {
+			return fmt.Errorf("no starts: %w", ErrCorrupt)
+		}
 	}
 	size := int(tag >> entrySizeShift & entrySizeMask)
 	more := uint64(0)

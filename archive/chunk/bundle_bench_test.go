@@ -183,3 +183,69 @@ func BenchmarkEncode(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkDecodeBuckets walks the twelve buckets of a histogram, each through thirty days,
+// and one bucket alone.
+func BenchmarkDecodeBuckets(b *testing.B) {
+	const days, buckets, samples = 30, 12, 5760
+	r := rand.New(rand.NewPCG(5, 6))
+	clock := steadyClock(samples)
+	pieces := make([][]chunk.Piece, buckets)
+	size := 0
+	for range days {
+		var builder chunk.BundleBuilder
+		values := make([][]float64, buckets)
+		var counts [buckets]float64
+		for range samples {
+			for range r.IntN(4) {
+				for i := min(int(math.Abs(r.NormFloat64()*2+5)), buckets-1); i < buckets; i++ {
+					counts[i]++
+				}
+			}
+			for i := range values {
+				values[i] = append(values[i], counts[i])
+			}
+		}
+		for i := range values {
+			if err := builder.Add(uint64(i), 1, clock, i-1, &chunk.Column{Times: clock, Values: values[i]}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		data := builder.Append(nil, nil)
+		size += len(data)
+		var bundle chunk.Bundle
+		if err := chunk.ParseBundle(nil, data, buckets-1, &bundle); err != nil {
+			b.Fatal(err)
+		}
+		for i := range pieces {
+			pieces[i] = append(pieces[i], chunk.Piece{
+				Samples: samples, MinMillis: math.MinInt64, MaxMillis: math.MaxInt64,
+				Sealed: &chunk.Sealed{Bundle: &bundle, Chunk: i, Clock: fixedClock(clock)},
+			})
+		}
+	}
+	var c chunk.Column
+	decode := func(b *testing.B, bucket int) {
+		for day := range days {
+			if err := c.Decode(pieces[bucket][day:][:1], math.MinInt64, math.MaxInt64); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("all", func(b *testing.B) {
+		for b.Loop() {
+			for i := range buckets {
+				decode(b, i)
+			}
+		}
+		perSample(b, buckets*days*samples)
+		b.ReportMetric(float64(size)/(buckets*days*samples), "B/sample")
+	})
+	b.Run("last", func(b *testing.B) {
+		for b.Loop() {
+			c = chunk.Column{}
+			decode(b, buckets-1)
+		}
+		perSample(b, days*samples)
+	})
+}

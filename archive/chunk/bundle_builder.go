@@ -105,7 +105,7 @@ func (b *BundleBuilder) Add(ref uint64, clock ClockID, clockTimes []int64, base 
 	n, arena, size := len(b.chunks), len(b.arena), b.size
 	err := b.add(ref, clock, clockTimes, base, c)
 	if err != nil {
-		b.chunks, b.arena, b.size = b.chunks[:n], b.arena[:arena], size
+		b.chunks, b.arena, b.size, b.baseOf = b.chunks[:n], b.arena[:arena], size, -1
 		return fmt.Errorf("add series %d to bundle: %w", ref, err)
 	}
 	b.adds = append(b.adds, int32(n))
@@ -232,14 +232,20 @@ func isConstant(values []float64) bool {
 
 // constantKind is the shortest kind that holds the value.
 func constantKind(v float64) chunkKind {
+	const floatBytes = 8
 	exponent, ok := exponentFrom(v, 0)
-	switch {
-	case !ok:
+	if !ok {
 		return kindFloat
-	case exponent == 0:
+	}
+	k, _ := decimalOf(v, exponent)
+	n := uvarintBytes(uint64(k<<1) ^ uint64(k>>63))
+	switch {
+	case exponent == 0 && n <= floatBytes:
 		return kindInteger
-	default:
+	case exponent > 0 && 1+n < floatBytes:
 		return kindDecimal
+	default:
+		return kindFloat
 	}
 }
 

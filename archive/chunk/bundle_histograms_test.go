@@ -153,3 +153,39 @@ func TestBundleHistogramsSmall(t *testing.T) {
 	size := len(bundle.Append(nil, nil))
 	require.Less(t, size, 400, "of %d in runs", raw)
 }
+
+// TestBundleManyBuckets shows that histograms with more buckets than a chunk may have are
+// spread over chunks.
+func TestBundleManyBuckets(t *testing.T) {
+	const buckets, samples = 300_000, 15
+	var b chunk.RareBuilder
+	h := histogram.Histogram{
+		Schema: 3, PositiveSpans: []histogram.Span{{Offset: -4, Length: buckets}}, PositiveBuckets: make([]int64, buckets),
+	}
+	for i := range samples {
+		h.Sum = float64(i)
+		h.PositiveBuckets[i]++
+		require.NoError(t, b.AppendHistogram(int64(i)*15000, 0, &h))
+	}
+	var c chunk.Column
+	require.NoError(t, c.Decode(b.Pieces(nil), math.MinInt64, math.MaxInt64))
+	var builder chunk.BundleBuilder
+	require.NoError(t, builder.Add(1, 0, c.Times, -1, &c))
+	require.Equal(t, 2, builder.Len())
+	var want, have chunk.Iterator
+	want.Reset(&c)
+	have.Reset(resealed(t, &c, c.Times, math.MinInt64, math.MaxInt64))
+	for range samples {
+		require.Equal(t, want.Next(), have.Next())
+		_, x := want.AtHistogram(nil)
+		_, y := have.AtHistogram(nil)
+		require.True(t, x.Equals(y), "at %d", want.AtT())
+	}
+
+	h.PositiveSpans[0].Length, h.PositiveBuckets = 2_000_000, make([]int64, 2_000_000)
+	b.Reset()
+	require.NoError(t, b.AppendHistogram(1, 0, &h))
+	require.NoError(t, c.Decode(b.Pieces(nil), math.MinInt64, math.MaxInt64))
+	require.Error(t, builder.Add(2, 0, c.Times, -1, &c))
+	require.Equal(t, 2, builder.Len())
+}

@@ -38,7 +38,8 @@ type sealedDecoder struct {
 	window window
 	// chain are the chunks that lie between a difference and what it is based on.
 	chain []int32
-	bases [baseCacheSize]base
+	// bases are baseCacheSize once there was a difference.
+	bases []base
 }
 
 // window is a stretch of a chunk's samples.
@@ -54,9 +55,10 @@ type base struct {
 	integers []int64
 }
 
-// baseCacheSize is how many bundles are remembered at once, so that walking their chunks
-// in step, as a query over some days does, decodes each chunk once.
-const baseCacheSize = 4
+// baseCacheSize is how many bundles are remembered at once, so that a query that walks the
+// buckets of a histogram, and for each the days of a month, decodes each chunk once. It
+// takes 46 kB for each day at 15 s.
+const baseCacheSize = 32
 
 // appendFloats appends the piece's samples, which are floats, between mint and maxt, both
 // inclusive.
@@ -174,6 +176,9 @@ func (d *sealedDecoder) decodeDifference(s *Sealed, values []float64) error {
 // integers returns the integers of a chunk up to the window's end, valid until the next
 // call. Those below are decoded first, as far as they aren't remembered.
 func (d *sealedDecoder) integers(b *Bundle, chunk int32) ([]int64, error) {
+	if d.bases == nil {
+		d.bases = make([]base, baseCacheSize)
+	}
 	known := &d.bases[b.id%baseCacheSize]
 	if known.bundle != b.id || len(known.integers) < d.window.end {
 		known.bundle, known.chunk = b.id, -1

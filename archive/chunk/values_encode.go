@@ -92,11 +92,6 @@ func (e *valueEncoder) appendDifference(dst []byte, base []int64) []byte {
 	return e.ints.Append(e.appendHead(dst), e.residuals)
 }
 
-// bytes is the memory held for reuse.
-func (e *valueEncoder) bytes() int {
-	return 8*(cap(e.integers)+cap(e.residuals)) + cap(e.scratch) + cap(e.other) + 24*cap(e.exceptions)
-}
-
 // exceptionRunsMax is how many runs of exceptions a form may have beside n values. A run
 // takes 10 bytes or so, as much as the bits of the values nearby.
 func exceptionRunsMax(n int) int { return n/8 + 2 }
@@ -128,19 +123,23 @@ func (e *valueEncoder) fitDecimals(values []float64) bool {
 // with some digits nine in ten need all digits, so that a few tell the exponent.
 const exponentSamples = 16
 
-// sampleExponent returns the exponent that some of the values need; false if most of
-// them are no decimals.
+// sampleExponent returns an exponent that is enough for seven in eight of some of the
+// values; false if most of them are no decimals.
 func sampleExponent(values []float64) (exponent int, ok bool) {
-	oddities, samples := 0, 0
+	var needing [exponentMax + 1]int
+	decimals, oddities := 0, 0
 	for i := 0; i < len(values); i += len(values)/exponentSamples + 1 {
-		samples++
-		if needed, ok := exponentFrom(values[i], exponent); ok {
-			exponent = needed
+		if needed, ok := exponentFrom(values[i], 0); ok {
+			needing[needed]++
+			decimals++
 		} else if isFinite(values[i]) {
 			oddities++
 		}
 	}
-	return exponent, oddities <= samples/2
+	for enough := needing[0]; enough < decimals-decimals/8; enough += needing[exponent] {
+		exponent++
+	}
+	return exponent, oddities <= decimals
 }
 
 // exponentFrom returns the least exponent from the given one on that makes an integer

@@ -3,6 +3,7 @@ package ints
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 )
 
 // classEntry is an entry of a decoding table, which is looked up by the next bits of
@@ -122,7 +123,9 @@ func (d *Decoder) fillTable(symbols, lengths []uint8, perLength *[codeBitsMax + 
 
 // readSymbol reads one symbol of a description and its code length.
 func readSymbol(r *bitReader, next, length int) (symbol, codeBits int) {
-	r.fill()
+	if r.held < symbolBitsMax {
+		r.fill()
+	}
 	symbol = next
 	if r.take(1) == 1 {
 		switch gap := int(r.take(gapBits)); gap {
@@ -134,15 +137,18 @@ func readSymbol(r *bitReader, next, length int) (symbol, codeBits int) {
 			symbol = next + gap + 1
 		}
 	}
-	switch {
-	case r.take(1) == 0:
+	switch bits.TrailingZeros64(^r.bits) {
+	case 0:
+		r.take(1)
 		return symbol, length
-	case r.take(1) == 0:
+	case 1:
+		r.take(2)
 		return symbol, length + 1
-	case r.take(1) == 0:
+	case 2:
+		r.take(3)
 		return symbol, length - 1
 	default:
-		return symbol, int(r.take(4))
+		return symbol, int(r.take(7) >> 3)
 	}
 }
 

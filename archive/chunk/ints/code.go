@@ -49,7 +49,7 @@ func (c *prefixCode) bits(symbol int) uint {
 	return uint(c.lengths[symbol])
 }
 
-// findLengths gives every symbol that occurs a code length of at most codeBitsMax,
+// findLengths gives every symbol that occurs a code length of at most bitsMax,
 // so that the lengths are those of a complete prefix code.
 func (c *prefixCode) findLengths() {
 	clear(c.lengths[:])
@@ -71,7 +71,7 @@ func (c *prefixCode) findLengths() {
 	}
 	depths := weights[:len(c.sorted)]
 	huffmanDepths(depths)
-	perLength := limitDepths(depths)
+	perLength := limitDepths(depths, c.bitsMax())
 	// The rarest symbols come first and get the longest codes.
 	i := 0
 	for n := codeBitsMax; n > 0; n-- {
@@ -132,24 +132,37 @@ func huffmanDepths(a []uint64) {
 	}
 }
 
-// limitDepths counts the codes of each length, with none above codeBitsMax. What
-// was deeper is lifted, and for each unit of code space that this overdraws, a code
-// of the next shorter length that exists makes room by becoming two.
-func limitDepths(depths []uint64) (perLength [codeBitsMax + 1]int) {
+// bitsMax is how long codes may get: with few tokens less than codeBitsMax, since a long
+// code for something rare gains less than its length costs to describe. One bit less than
+// the number of tokens has is best for lists of a node exporter, by 0.5 % with 100 tokens.
+func (c *prefixCode) bitsMax() int {
+	tokens := uint64(0)
+	for _, s := range c.sorted {
+		tokens += s >> 8
+	}
+	enough := bits.Len(uint(len(c.sorted) - 1)) // for as many codes as there are symbols
+	return max(enough, min(codeBitsMax, bits.Len64(tokens)-1))
+}
+
+// limitDepths counts the codes of each length, with none above bitsMax. What was deeper is
+// lifted, and for each unit of code space that this overdraws, a code of the next
+// shorter length that exists makes room by becoming two.
+func limitDepths(depths []uint64, bitsMax int) (perLength [codeBitsMax + 1]int) {
+	space := 1 << bitsMax
 	total := 0
 	for _, d := range depths {
-		n := min(d, codeBitsMax)
+		n := min(int(d), bitsMax)
 		perLength[n]++
-		total += codeSpace >> n
+		total += space >> n
 	}
-	for ; total > codeSpace; total-- {
-		n := codeBitsMax - 1
+	for ; total > space; total-- {
+		n := bitsMax - 1
 		for perLength[n] == 0 {
 			n--
 		}
 		perLength[n]--
 		perLength[n+1] += 2
-		perLength[codeBitsMax]--
+		perLength[bitsMax]--
 	}
 	return perLength
 }
@@ -166,6 +179,8 @@ const (
 	gapGroup   = 14 // on to the next multiple of symbolExact
 	gapFar     = 15 // the symbol follows in gapFarBits
 	gapFarBits = 8
+	// symbolBitsMax are those of the longest gap and the longest code length.
+	symbolBitsMax = 1 + gapBits + gapFarBits + 7
 )
 
 // codeLengthStart is what the first code length of a description is a change of.

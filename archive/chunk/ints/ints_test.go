@@ -91,6 +91,25 @@ var lists = []struct {
 	{"magnitudes", func(r *rand.Rand, n int) []int64 {
 		return fill(n, func(int) int64 { return int64(r.Uint64() >> r.IntN(64)) })
 	}},
+	{"pauses", func(r *rand.Rand, n int) []int64 {
+		v, left := int64(0), 0
+		return fill(n, func(int) int64 {
+			if left--; left < 0 {
+				left = r.IntN(8)
+				v += int64(r.IntN(2000))
+			}
+			return v
+		})
+	}},
+	{"valley", func(r *rand.Rand, n int) []int64 {
+		v := int64(0)
+		return fill(n, func(i int) int64 {
+			if i < 4*n/9 || i >= 5*n/9 {
+				v += 1 + int64(r.IntN(900))
+			}
+			return v
+		})
+	}},
 	{"rare", func(r *rand.Rand, n int) []int64 {
 		v := int64(0)
 		return fill(n, func(int) int64 { v += int64(1) << (bits.TrailingZeros64(r.Uint64()|1<<40) & 63); return v })
@@ -154,6 +173,87 @@ func TestRoundTrip(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestLongRuns shows that runs of more zeros than a symbol stands for come back, also
+// where the middle of the list parts them.
+func TestLongRuns(t *testing.T) {
+	var e ints.Encoder
+	var d ints.Decoder
+	for _, zeros := range []int{65_534, 65_535, 65_536, 131_070, 200_000} {
+		for _, before := range []int{1, 1200, 40_000} {
+			r := randomness(uint64(zeros + before))
+			v := int64(0)
+			x := fill(before+zeros+1200, func(i int) int64 {
+				if i < before || i >= before+zeros {
+					v += 1 + int64(r.IntN(900))
+				}
+				return v
+			})
+			checkStream(t, &d, e.Append(nil, x), x)
+		}
+	}
+}
+
+// TestAccepts shows that what the format allows is read, though no encoder writes it.
+func TestAccepts(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		src  []byte
+		want []int64
+	}{
+		{"a small value in a wide field", []byte{0xc0, 0x02}, []int64{1, 1, 1}},
+		{"a long uvarint", []byte{0xc0, 0x82, 0x80, 0x00}, []int64{1, 1}},
+		{"nothing but patches", []byte{0x00, 0x02, 0x80, 2, 0, 1, 2, 4}, []int64{1, 2, 3}},
+		{"a patch of width 64", []byte{0x00, 0x02, 0xc0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0}, []int64{1, 2}},
+		{"turn with bias and step", []byte{0x1a, 0x02, 3, 2, 4, 0}, []int64{1, 7, 16, 28}},
+		{"step 0", []byte{0x09, 0x02, 0, 2, 8}, []int64{1, 1}},
+	} {
+		var d ints.Decoder
+		x := make([]int64, len(c.want))
+		used, err := d.Decode(c.src, len(x), x)
+		if err != nil || used != len(c.src) || !slices.Equal(x, c.want) {
+			t.Errorf("%s: %v, used %d of %d, %v", c.name, x, used, len(c.src), err)
+		}
+	}
+}
+
+// TestSizes shows what lists of 480 values take at most, in bytes: what they took when
+// the format was settled, and no more than a hundredth on top.
+func TestSizes(t *testing.T) {
+	var e ints.Encoder
+	for _, l := range lists {
+		size := 0
+		for seed := range uint64(8) {
+			size += len(e.Append(nil, l.make(randomness(seed), 480)))
+		}
+		settled, ok := settledSizes[l.name]
+		if !ok || size > settled+settled/100 {
+			t.Errorf("%q: %d, settled %d", l.name, size, settled)
+		}
+	}
+}
+
+var settledSizes = map[string]int{
+	"equal":      8,
+	"random":     30798,
+	"extremes":   1609,
+	"halves":     638,
+	"quarters":   1107,
+	"counter":    4363,
+	"bursts":     374,
+	"resets":     2932,
+	"gauge":      5093,
+	"walk":       2328,
+	"toggle":     518,
+	"levels":     1851,
+	"steps":      70,
+	"ramp":       1164,
+	"outliers":   3839,
+	"magnitudes": 19628,
+	"pauses":     1777,
+	"valley":     4634,
+	"rare":       1189,
 }
 
 // TestWorkedExample pins the bytes of docs/format/ints.md.

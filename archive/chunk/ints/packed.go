@@ -183,22 +183,34 @@ func patchBlock(src []byte, used, patches int, width uint, n int, out []int64) (
 func unpack(src []byte, width uint, out []int64) {
 	mask := uint64(1)<<width - 1
 	bit := uint(0)
-	if width <= filledBits { // wherever in a byte they begin, a word has all of them
+	// Wherever in a byte a bit is, a word from there on has filledBits.
+	if width <= filledBits/4 {
+		for ; len(out) >= 4; out = out[4:] {
+			word := binary.LittleEndian.Uint64(src[bit>>3:]) >> (bit & 7)
+			out[0] = int64(word & mask)
+			word >>= width & 63
+			out[1] = int64(word & mask)
+			word >>= width & 63
+			out[2] = int64(word & mask)
+			out[3] = int64(word >> (width & 63) & mask)
+			bit += 4 * width
+		}
+	}
+	switch {
+	case width <= filledBits:
 		for i := range out {
 			out[i] = int64(binary.LittleEndian.Uint64(src[bit>>3:]) >> (bit & 7) & mask)
 			bit += width
 		}
-		return
-	}
-	if width == 64 {
+	case width == 64:
 		for i := range out {
 			out[i] = int64(binary.LittleEndian.Uint64(src[8*i:]))
 		}
-		return
-	}
-	for i := range out {
-		out[i] = int64(wordAt(src, bit) & mask)
-		bit += width
+	default:
+		for i := range out {
+			out[i] = int64(wordAt(src, bit) & mask)
+			bit += width
+		}
 	}
 }
 
