@@ -482,6 +482,16 @@ func TestInspect(t *testing.T) {
 	require.Greater(t, s.Metrics[0].Bytes, uint64(200))
 	require.Greater(t, s.DiskBytes, s.Metrics[0].Bytes)
 	require.Equal(t, uint64(10), s.Pairs[0].Count+s.Pairs[1].Count+s.Pairs[2].Count, "the largest pairs are of job")
+
+	// What is sealed counts too, and is less.
+	a = testkit.Open(t, dir, o)
+	testkit.SealAll(t, a)
+	require.NoError(t, a.Close())
+	sealed, err := archive.Inspect(context.Background(), dir, 3)
+	require.NoError(t, err)
+	require.Equal(t, uint64(2), sealed.Metrics[0].Count)
+	require.Positive(t, sealed.Metrics[0].Bytes)
+	require.Less(t, sealed.Metrics[0].Bytes, s.Metrics[0].Bytes)
 }
 
 // TestExemplarsAndMetadata shows that both are read back after a restart, and that

@@ -46,7 +46,7 @@ func (a *Archive) Survey(ctx context.Context, limit int) (Survey, error) {
 	if err := a.index.drain(); err != nil {
 		return Survey{}, err
 	}
-	s := surveyor{ctx: ctx, db: a.db, cat: a.cat, limit: limit, sets: map[format.PairID]*roaring.Bitmap{}, bytes: map[format.PairID]uint64{}}
+	s := surveyor{ctx: ctx, db: a.db, cat: a.cat, generation: func(d format.Day) format.Generation { return a.days.record(d).Generation }, limit: limit, sets: map[format.PairID]*roaring.Bitmap{}, bytes: map[format.PairID]uint64{}}
 	today := format.DayOf(format.ClampTime(a.o.Now().UnixMilli()))
 	s.month = today.Month()
 	a.index.mu.Lock()
@@ -117,13 +117,15 @@ func lastMonth(db *rocks.DB) (format.Month, error) {
 }
 
 type surveyor struct {
-	ctx   context.Context
-	db    *rocks.DB
-	cat   *catalogue
-	limit int
-	month format.Month
-	sets  map[format.PairID]*roaring.Bitmap // series of each pair in the month
-	bytes map[format.PairID]uint64          // index bytes of each pair in the month
+	ctx context.Context
+	db  *rocks.DB
+	cat *catalogue
+	// generation is that of the day's newest runs.
+	generation func(format.Day) format.Generation
+	limit      int
+	month      format.Month
+	sets       map[format.PairID]*roaring.Bitmap // series of each pair in the month
+	bytes      map[format.PairID]uint64          // index bytes of each pair in the month
 }
 
 func (s *surveyor) set(id format.PairID) *roaring.Bitmap {
@@ -253,37 +255,58 @@ func largest(sizes []Size, limit int, by func(Size) uint64) []Size {
 	return sizes[:min(len(sizes), limit)]
 }
 
-// estimate asks RocksDB how much the metric's runs take on some days.
+// estimate asks RocksDB how much the metric's runs and bundles take on some days.
 func (s *surveyor) estimate(metric format.PairID, from, to format.Day) (uint64, error) {
-	var ranges []rocks.Range
+	var hot, raw []rocks.Range
 	for d := from; d <= to; d++ {
 		for slot := range uint8(format.SlotsPerDay) {
-			lower := format.AppendHotPrefix(nil, d, 0, slot, metric)
-			ranges = append(ranges, rocks.Range{Lower: lower, Upper: format.PrefixEnd(lower)})
+			lower := format.AppendHotPrefix(nil, d, s.generation(d), slot, metric)
+			hot = append(hot, rocks.Range{Lower: lower, Upper: format.PrefixEnd(lower)})
 		}
+		lower := format.AppendRawPrefix(nil, d, metric)
+		raw = append(raw, rocks.Range{Lower: lower, Upper: format.PrefixEnd(lower)})
 	}
-	sizes, err := s.db.ApproximateBytes(family(format.FamilyHot), ranges)
+	runs, err := s.db.ApproximateBytes(family(format.FamilyHot), hot)
+	if err != nil {
+		return 0, err
+	}
+	bundles, err := s.db.ApproximateBytes(family(format.FamilyRaw), raw)
 	sum := uint64(0)
-	for _, n := range sizes {
+	for _, n := range append(runs, bundles...) {
 		sum += n
 	}
 	return sum, err
 }
 
-// count adds up the bytes of all runs, keys included, by metric.
+// count adds up the bytes of all runs and bundles, keys included, by metric.
 func (s *surveyor) count() (map[format.PairID]uint64, error) {
 	out := map[format.PairID]uint64{}
-	it := s.db.NewIterator(family(format.FamilyHot), rocks.IterOptions{NoFillCache: true, ReadaheadBytes: 2 << 20})
+	err := s.countFamily(out, format.FamilyHot, func(key []byte) (format.PairID, error) {
+		k, err := format.ParseHotKey(key)
+		return k.Metric, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = s.countFamily(out, format.FamilyRaw, func(key []byte) (format.PairID, error) {
+		k, err := format.ParseRawKey(key)
+		return k.Metric, err
+	})
+	return out, err
+}
+
+func (s *surveyor) countFamily(out map[format.PairID]uint64, f format.Family, metric func(key []byte) (format.PairID, error)) error {
+	it := s.db.NewIterator(family(f), rocks.IterOptions{NoFillCache: true, ReadaheadBytes: 2 << 20})
 	defer it.Close()
 	for it.SeekToFirst(); it.Valid(); it.Next() {
-		k, err := format.ParseHotKey(it.Key())
+		id, err := metric(it.Key())
 		if err != nil {
-			return nil, err
+			return err
 		}
-		out[k.Metric] += uint64(len(it.Key()) + len(it.Value()))
+		out[id] += uint64(len(it.Key()) + len(it.Value()))
 		if err := s.ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return out, it.Err()
+	return it.Err()
 }

@@ -26,14 +26,16 @@
 package chunk
 
 import (
-	"errors"
+	"fmt"
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+
+	"varve/archive/format"
 )
 
 // ErrCorrupt is wrapped by every error that means the bytes are not what was
 // written, or were written wrong.
-var ErrCorrupt = errors.New("corrupt chunk")
+var ErrCorrupt = fmt.Errorf("%w chunk", format.ErrCorrupt)
 
 // samplesPerChunkMax is where a chunk is closed. It is upstream's own target, far
 // below the 16,383 samples that the smallest counter in a chunk header can hold.

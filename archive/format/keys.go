@@ -231,13 +231,17 @@ type RawKey struct {
 	From uint32
 }
 
+// AppendRawPrefix appends what the keys of one metric's bundles on one day begin with.
+func AppendRawPrefix(dst []byte, d Day, metric PairID) []byte {
+	return binary.BigEndian.AppendUint32(appendDay(dst, d), uint32(metric))
+}
+
 // RawKeySize is the length of a bundle's key.
 const RawKeySize = 20
 
 // Append appends the key.
 func (k *RawKey) Append(dst []byte) []byte {
-	dst = binary.BigEndian.AppendUint32(appendDay(dst, k.Day), uint32(k.Metric))
-	dst = binary.BigEndian.AppendUint64(dst, uint64(k.Last))
+	dst = binary.BigEndian.AppendUint64(AppendRawPrefix(dst, k.Day, k.Metric), uint64(k.Last))
 	return binary.BigEndian.AppendUint32(dst, k.From)
 }
 
