@@ -35,6 +35,15 @@ func TestLayout(t *testing.T) {
 	f("index", format.AppendIndexKey(nil, 660, 9, 1), "8294"+"00000009"+"000000000001")
 	ex := format.ExemplarKey{Metric: 7, Ref: 2, TimeMillis: 20000*format.DayMillis + 5, Sequence: 3}
 	f("exemplar", ex.Append(nil), "80004e20"+"00000007"+"0000000000000002"+"00000005"+"0000000000000003")
+	raw := format.RawKey{Day: 20000, Metric: 7, Last: 0x1234}
+	f("raw", raw.Append(nil), "80004e20"+"00000007"+"0000000000001234"+"00000000")
+	raw.From = format.DayMillis - 1
+	f("raw, last ms", raw.Append(nil), "80004e20"+"00000007"+"0000000000001234"+"05265bff")
+	clock := format.ClockKey{Window: 20000, Group: 2, Ordinal: 1}
+	f("clock", clock.Append(nil), "00000000"+"80004e20"+"00000002"+"0001")
+	f("day name", format.AppendDayName(nil, -1), "6461792f"+"7fffffff")
+	day := format.DayRecord{Generation: 3, Folding: true, Metric: 7, Ref: 300, SealedMillis: 5, Bundles: 1, Samples: 200, Bytes: 9, Digest: 0x0102}
+	f("day", day.Append(nil), "01"+"03"+"01"+"07"+"ac02"+"05"+"01"+"c801"+"09"+"0201000000000000")
 	f("pair", format.AppendPairKey(nil, 5), "70"+"00000005")
 	f("text", format.AppendTextKey(nil, "job", "a"), "6e"+"03"+"6a6f62"+"61")
 	f("group", format.AppendGroupKey(nil, 1, 2), "67"+"00000001"+"00000002")
@@ -280,11 +289,30 @@ func FuzzRecords(f *testing.F) {
 	f.Add(hot.Append(nil))
 	s := format.Series{Metric: 1, Group: 2, Pairs: []format.PairID{3, 4}}
 	f.Add(s.Append(nil))
+	day := format.DayRecord{Generation: 3, Folding: true, Metric: 7, Ref: 300, SealedMillis: -5, Bundles: 1}
+	f.Add(day.Append(nil))
+	raw := format.RawKey{Day: 3, Metric: 5, Last: 6}
+	f.Add(raw.Append(nil))
 	f.Add(format.AppendMetadata(nil, metadata.Metadata{Type: "counter", Help: "x"}))
 	f.Add([]byte{1, 0, 0, 255, 255})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if k, err := format.ParseHotKey(b); err == nil {
 			require.Equal(t, b, k.Append(nil))
+		}
+		if k, err := format.ParseRawKey(b); err == nil {
+			require.Equal(t, b, k.Append(nil))
+		}
+		if k, err := format.ParseClockKey(b); err == nil {
+			require.Equal(t, b, k.Append(nil))
+		}
+		if d, err := format.ParseDayName(b); err == nil {
+			require.Equal(t, b[len(format.MetaDayPrefix):], format.AppendDayName(nil, d)[len(format.MetaDayPrefix):])
+		}
+		var day format.DayRecord
+		if day.Parse(b) == nil {
+			var back format.DayRecord
+			require.NoError(t, back.Parse(day.Append(nil)))
+			require.Equal(t, day, back)
 		}
 		if k, err := format.ParseExemplarKey(b); err == nil && k.TimeMillis%format.DayMillis >= 0 {
 			if format.DayOf(k.TimeMillis).StartMillis() <= k.TimeMillis {
