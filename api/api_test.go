@@ -375,6 +375,7 @@ func secured(t *testing.T) *fixture {
 		policy, err := access.NewPolicy(access.PolicyOptions{Tokens: tokens, Rules: rules})
 		require.NoError(t, err)
 		o.Guard.Set(policy)
+		o.Compactor = &jobs{}
 		o.EnableAdmin, o.EnableLifecycle = true, true
 	})
 }
@@ -405,6 +406,8 @@ func TestEveryEndpointAsksForItsGroup(t *testing.T) {
 		{"GET", "/api/v1/status/config", "q"},
 		{"GET", "/api/v1/status/tsdb", "q"},
 		{"GET", "/api/v1/status/queries", "q"},
+		{"GET", "/api/v1/status/compactor", "q"},
+		{"POST", "/api/v1/admin/compactor/run", "a"},
 		{"GET", "/", "q"},
 		{"GET", "/nowhere", "q"},
 		{"GET", "/federate?match[]=up", "f"},

@@ -124,7 +124,7 @@ func (p *process) write(name string, at time.Time, value float64) int {
 	require.NoError(p.t, err)
 	code, body := p.call(http.MethodPost, "/api/v1/write", snappy.Encode(nil, wire),
 		"Content-Type", "application/x-protobuf", "Content-Encoding", "snappy", "X-Prometheus-Remote-Write-Version", "0.1.0")
-	require.Contains(p.t, []int{204, 401, 403}, code, body)
+	require.Contains(p.t, []int{204, 400, 401, 403}, code, body)
 	return code
 }
 
