@@ -5,6 +5,7 @@ import (
 
 	"varve/archive/format"
 	"varve/arrival"
+	"varve/rocks"
 )
 
 // metrics are the archive's counts, collected together with what it and RocksDB
@@ -129,6 +130,8 @@ var (
 	descFiles       = describe("rocksdb_family_files", "Number of table files.", "family")
 	descMemtables   = describe("rocksdb_memtable_bytes", "Memory of memtables.")
 	descBlockCache  = describe("rocksdb_block_cache_bytes", "Memory of the block cache: used, pinned, capacity.", "kind")
+	descBlockHits   = describe("rocksdb_block_cache_hits_total", "Blocks that were found in the cache, by what they hold.", "kind")
+	descBlockMisses = describe("rocksdb_block_cache_misses_total", "Blocks that were read from files, by what they hold.", "kind")
 	descBackground  = describe("rocksdb_background_errors", "Background errors since the start.")
 	descStopped     = describe("rocksdb_write_stopped", "1 while RocksDB stops writes.")
 	descPending     = describe("rocksdb_pending_compaction_bytes", "Estimated bytes that compaction is behind.")
@@ -142,6 +145,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descActive, descSeries, descRunBytes, descKeyBytes, descCacheBytes, descCacheLimit, descReadOnly, descReaders, descAcked,
 		descJournalFrom, descStarting, descDisk, descFiles, descMemtables, descBlockCache, descBackground, descStopped, descPending,
+		descBlockHits, descBlockMisses,
 	} {
 		ch <- d
 	}
@@ -196,10 +200,12 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		starting = 1
 	}
 	gauge(descStarting, starting)
-	m.collectRocks(gauge)
+	m.collectRocks(gauge, func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	})
 }
 
-func (m *metrics) collectRocks(gauge func(*prometheus.Desc, float64, ...string)) {
+func (m *metrics) collectRocks(gauge, counter func(*prometheus.Desc, float64, ...string)) {
 	for f, name := range format.FamilyNames {
 		st := m.a.db.FamilyStats(family(format.Family(f)))
 		gauge(descDisk, float64(st.Bytes), name)
@@ -211,6 +217,11 @@ func (m *metrics) collectRocks(gauge func(*prometheus.Desc, float64, ...string))
 	gauge(descBlockCache, float64(st.CachePinnedBytes), "pinned")
 	gauge(descBlockCache, float64(st.CacheCapacityBytes), "capacity")
 	gauge(descBackground, float64(st.BackgroundErrors))
+	cache := m.a.db.CacheStats()
+	for kind, counts := range map[string]rocks.CacheCounts{"data": cache.Data, "index": cache.Index, "filter": cache.Filter} {
+		counter(descBlockHits, float64(counts.Hits), kind)
+		counter(descBlockMisses, float64(counts.Misses), kind)
+	}
 	stopped := 0.0
 	if st.WriteStopped {
 		stopped = 1

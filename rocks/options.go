@@ -206,6 +206,8 @@ func (c *config) setDatabase(o *Options, memory budget) {
 	// Statistics of files are not worth reading every one at start.
 	C.rocksdb_options_set_skip_stats_update_on_db_open(c.db, 1)
 	C.rocksdb_options_set_stats_dump_period_sec(c.db, 0)
+	// For the hits and misses of the block cache, which nothing else tells.
+	C.rocksdb_options_enable_statistics(c.db)
 	C.rocksdb_options_set_stats_persist_period_sec(c.db, 0)
 }
 

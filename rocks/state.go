@@ -4,6 +4,9 @@ package rocks
 import "C"
 
 import (
+	"bufio"
+	"strconv"
+	"strings"
 	"time"
 	"unsafe"
 )
@@ -60,6 +63,41 @@ func (db *DB) State() State {
 	for snapshot := range db.snapshots {
 		if s.OldestSnapshot.IsZero() || snapshot.at.Before(s.OldestSnapshot) {
 			s.OldestSnapshot = snapshot.at
+		}
+	}
+	return s
+}
+
+// CacheCounts counts what was asked of the block cache since Open.
+type CacheCounts struct{ Hits, Misses uint64 }
+
+// CacheStats are the counts by what a block holds.
+type CacheStats struct{ Data, Index, Filter CacheCounts }
+
+// CacheStats returns the counts of the block cache, zero when the DB is closed. It makes
+// RocksDB print all of its statistics: for a scrape, not for every read.
+func (db *DB) CacheStats() CacheStats {
+	var s CacheStats
+	if !db.gate.enter() {
+		return s
+	}
+	defer db.gate.leave()
+	name := C.CString("rocksdb.options-statistics")
+	defer C.free(unsafe.Pointer(name))
+	text := C.rocksdb_property_value(db.c, name)
+	if text == nil {
+		return s
+	}
+	defer C.rocksdb_free(unsafe.Pointer(text))
+	counts := map[string]*uint64{
+		"rocksdb.block.cache.data.hit": &s.Data.Hits, "rocksdb.block.cache.data.miss": &s.Data.Misses,
+		"rocksdb.block.cache.index.hit": &s.Index.Hits, "rocksdb.block.cache.index.miss": &s.Index.Misses,
+		"rocksdb.block.cache.filter.hit": &s.Filter.Hits, "rocksdb.block.cache.filter.miss": &s.Filter.Misses,
+	}
+	for scan := bufio.NewScanner(strings.NewReader(C.GoString(text))); scan.Scan(); {
+		line, value, found := strings.Cut(scan.Text(), " COUNT : ")
+		if into := counts[line]; found && into != nil {
+			*into, _ = strconv.ParseUint(strings.TrimSpace(value), 10, 64) // RocksDB prints numbers.
 		}
 	}
 	return s
