@@ -76,7 +76,8 @@ func (d *Decoder) readCode(r *bitReader) (c code, err error) {
 	next, length := 0, codeLengthStart
 	for space < codeSpace {
 		s, n := readSymbol(r, next, length)
-		if s < next || s >= symbolCount || n < 0 || n > codeBitsMax || r.overrun() {
+		// n isn't negative: a code of no bits would have filled the space.
+		if s < next || s >= symbolCount || n > codeBitsMax || r.overrun() {
 			return c, fmt.Errorf("code with symbol %d of %d bits: %w", s, n, ErrCorrupt)
 		}
 		symbols[used], lengths[used] = uint8(s), uint8(n)

@@ -67,8 +67,8 @@ func (o order) given() int {
 	}
 }
 
-// dictionaryMax bounds the values of a dictionary. More levels than that gain
-// nothing over differences on the recordings of docs/format/ints.md.
+// dictionaryMax bounds the values of a dictionary, so that encoder and decoder can keep
+// them in small arrays.
 const dictionaryMax = 64
 
 func zigzag(v int64) uint64   { return uint64(v)<<1 ^ uint64(v>>63) }

@@ -20,6 +20,11 @@ var lists = []struct {
 	make func(r *rand.Rand, n int) []int64
 }{
 	{"equal", func(r *rand.Rand, n int) []int64 { return fill(n, func(int) int64 { return 7 }) }},
+	{"equal, odd", func(r *rand.Rand, n int) []int64 { return fill(n, func(int) int64 { return -3 }) }},
+	{"equal, wide", func(r *rand.Rand, n int) []int64 { return fill(n, func(int) int64 { return math.MinInt64 }) }},
+	{"line", func(r *rand.Rand, n int) []int64 {
+		return fill(n, func(i int) int64 { return 1_000_000 - 15*int64(i) })
+	}},
 	{"random", func(r *rand.Rand, n int) []int64 { return fill(n, func(int) int64 { return int64(r.Uint64()) }) }},
 	{"extremes", func(r *rand.Rand, n int) []int64 {
 		return fill(n, func(int) int64 {
@@ -67,6 +72,10 @@ var lists = []struct {
 	{"levels", func(r *rand.Rand, n int) []int64 {
 		levels := fill(9, func(int) int64 { return int64(r.Uint64() >> 20) })
 		return fill(n, func(int) int64 { return levels[r.IntN(1+r.IntN(9))] })
+	}},
+	{"palette", func(r *rand.Rand, n int) []int64 {
+		palette := fill(64, func(int) int64 { return int64(r.Uint64() >> 20) })
+		return fill(n, func(i int) int64 { return palette[(i+r.IntN(2)*i)%64] })
 	}},
 	{"steps", func(r *rand.Rand, n int) []int64 {
 		v := int64(0)
@@ -218,42 +227,48 @@ func TestAccepts(t *testing.T) {
 	}
 }
 
-// TestSizes shows what lists of 480 values take at most, in bytes: what they took when
-// the format was settled, and no more than a hundredth on top.
+// TestSizes shows what lists of 480 and of 5760 values take at most, in bytes: what they
+// took when the format was settled, and no more than a hundredth on top.
 func TestSizes(t *testing.T) {
 	var e ints.Encoder
 	for _, l := range lists {
-		size := 0
-		for seed := range uint64(8) {
-			size += len(e.Append(nil, l.make(randomness(seed), 480)))
+		var sizes [2]int
+		for i, n := range []int{480, 5760} {
+			for seed := range uint64(8) {
+				sizes[i] += len(e.Append(nil, l.make(randomness(seed), n)))
+			}
 		}
-		settled, ok := settledSizes[l.name]
-		if !ok || size > settled+settled/100 {
-			t.Errorf("%q: %d, settled %d", l.name, size, settled)
+		settled := settledSizes[l.name]
+		if sizes[0] > settled[0]+settled[0]/100 || sizes[1] > settled[1]+settled[1]/100 {
+			t.Errorf("%q: %d, settled %d", l.name, sizes, settled)
 		}
 	}
 }
 
-var settledSizes = map[string]int{
-	"equal":      8,
-	"random":     30798,
-	"extremes":   1609,
-	"halves":     638,
-	"quarters":   1107,
-	"counter":    4363,
-	"bursts":     374,
-	"resets":     2932,
-	"gauge":      5093,
-	"walk":       2328,
-	"toggle":     518,
-	"levels":     1851,
-	"steps":      70,
-	"ramp":       1164,
-	"outliers":   3839,
-	"magnitudes": 19628,
-	"pauses":     1777,
-	"valley":     4634,
-	"rare":       1189,
+var settledSizes = map[string][2]int{
+	"equal":       {8, 8},
+	"equal, odd":  {8, 8},
+	"equal, wide": {88, 88},
+	"line":        {72, 72},
+	"random":      {30798, 369046},
+	"extremes":    {1609, 15664},
+	"halves":      {638, 5942},
+	"quarters":    {1107, 11691},
+	"counter":     {4363, 50620},
+	"bursts":      {374, 3558},
+	"resets":      {2932, 34343},
+	"gauge":       {5093, 59738},
+	"walk":        {2328, 26898},
+	"toggle":      {518, 5818},
+	"levels":      {1851, 16320},
+	"palette":     {6320, 37411},
+	"steps":       {70, 362},
+	"ramp":        {1164, 13077},
+	"outliers":    {3839, 44909},
+	"magnitudes":  {19628, 226727},
+	"pauses":      {1777, 21017},
+	"valley":      {4634, 54485},
+	"rare":        {1189, 13006},
 }
 
 // TestWorkedExample pins the bytes of docs/format/ints.md.
@@ -274,18 +289,44 @@ func TestWorkedExample(t *testing.T) {
 	}
 }
 
-// TestCutShort shows that no stream decodes when its last byte is missing.
+// TestCutShort shows that no stream decodes when its last bytes are missing, be it a few
+// or nearly all.
 func TestCutShort(t *testing.T) {
 	var e ints.Encoder
 	var d ints.Decoder
 	for _, l := range lists {
-		for _, n := range []int{1, 5, 100, 700} {
+		for _, n := range []int{1, 5, 100, 700, 5760} {
 			src := e.Append(nil, l.make(randomness(1), n))
-			for cut := range min(len(src), 300) {
-				if _, err := d.Decode(src[:len(src)-1-cut], n, make([]int64, n)); !errors.Is(err, ints.ErrCorrupt) {
-					t.Fatalf("%s, %d values, %d bytes cut off: %v", l.name, n, cut+1, err)
+			x := make([]int64, n)
+			for left := range src {
+				if left > 100 && left < len(src)-100 {
+					continue
+				}
+				if _, err := d.Decode(src[:left], n, x); !errors.Is(err, ints.ErrCorrupt) {
+					t.Fatalf("%s, %d values, %d bytes of %d: %v", l.name, n, left, len(src), err)
 				}
 			}
+		}
+	}
+}
+
+// TestRunBeyondTheEnd shows that a run which is longer than the list is noticed, in one
+// piece and in halves. It decodes a list that ends with a run as one of a value less, which
+// has the same middle.
+func TestRunBeyondTheEnd(t *testing.T) {
+	var e ints.Encoder
+	var d ints.Decoder
+	for _, n := range []int{901, 5001} {
+		r := randomness(1)
+		x := fill(n+1, func(i int) int64 {
+			if i == 0 || i >= n-50 {
+				return 0
+			}
+			return r.Int64N(901) - 450
+		})
+		src := e.Append(nil, x)
+		if used, err := d.Decode(src, n, x[:n]); !errors.Is(err, ints.ErrCorrupt) {
+			t.Errorf("%d values: used %d of %d, %v", n, used, len(src), err)
 		}
 	}
 }
@@ -305,6 +346,7 @@ func TestRefuses(t *testing.T) {
 		{"equal, wide, with a value in the flags", []byte{0xc1, 2}, 2, 2},
 		{"equal, wide, cut off", []byte{0xc0, 0x80}, 2, 2},
 		{"first value cut off", []byte{0x01, 0x80}, 2, 2},
+		{"first value cut off, which is a code by itself", []byte{0x05, 0xfd, 0x80}, 2, 2},
 		{"turn of one value", []byte{0x02, 0, 0}, 1, 1},
 		{"width 65", []byte{0x01, 0, 65, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 2, 2},
 		{"no patches", []byte{0x01, 0, 0x80, 0}, 2, 2},
@@ -315,6 +357,13 @@ func TestRefuses(t *testing.T) {
 		{"dictionary too large", append([]byte{0x03, 0, 65}, make([]byte, 80)...), 2, 2},
 		{"dictionary with bias", []byte{0x13, 0, 2, 1, 0, 1, 0}, 2, 2},
 		{"rank outside", []byte{0x03, 0, 1, 0, 8, 0, 1}, 2, 2},
+		{"code of 12 bits", []byte{0x04, 0, 0xce, 0, 0, 0, 0, 0, 0, 0}, 2, 2},
+		{"symbol 152", []byte{0x04, 0, 0x1f, 0x13, 0, 0, 0, 0, 0, 0}, 2, 2},
+		{"symbols that go back", []byte{0x04, 0, 0x7c, 0, 0, 0, 0, 0, 0, 0}, 2, 2},
+		{"overfull code", []byte{0x04, 0, 0x1e, 0x32, 0, 0, 0, 0, 0, 0}, 2, 2},
+		{"halves that are packed", []byte{0x20, 0, 0, 0, 0}, 2, 2},
+		{"first half cut off", []byte{0x24, 0, 0x0e, 5, 0}, 3, 3},
+		{"first half too long", []byte{0x24, 0, 0x0e, 1, 0, 0}, 3, 3},
 		{"run beyond the end", []byte{0x05, 0, 0b111<<5 | 0b0001<<1 | 1, 0}, 2, 2},
 	} {
 		var d ints.Decoder
@@ -329,7 +378,7 @@ func TestAllocations(t *testing.T) {
 	var e ints.Encoder
 	var d ints.Decoder
 	for _, l := range lists {
-		x := l.make(randomness(1), 1000)
+		x := l.make(randomness(1), 5760)
 		dst := e.Append(nil, x)
 		dst = append(dst, make([]byte, 64)...)
 		got := make([]int64, len(x))
