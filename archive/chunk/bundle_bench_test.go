@@ -184,6 +184,24 @@ func BenchmarkEncode(b *testing.B) {
 	}
 }
 
+// BenchmarkParseBundle parses a bundle of some kilobytes, of which a third has bodies, and
+// finds a series in it.
+func BenchmarkParseBundle(b *testing.B) {
+	x := newBenchBundle(b, 120, bundleSets[0].values)
+	var builder chunk.BundleBuilder
+	data := x.build(b, &builder, nil)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(data)))
+	var bundle chunk.Bundle
+	for b.Loop() {
+		if err := chunk.ParseBundle(bundleKey, data, bundleBenchSeries-1, &bundle); err != nil {
+			b.Fatal(err)
+		}
+		bundle.Find(bundleBenchSeries / 2)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/bundleBenchSeries, "ns/chunk")
+}
+
 // BenchmarkDecodeBuckets walks the twelve buckets of a histogram, each through thirty days,
 // and one bucket alone.
 func BenchmarkDecodeBuckets(b *testing.B) {

@@ -121,6 +121,9 @@ func TestBundleDifferences(t *testing.T) {
 		values := make([]float64, len(clock))
 		for i := range values {
 			values[i] = float64(i*i%977 + i*1000 + le/2*(i/100))
+			if i%250 == 3 {
+				values[i] = math.Pi
+			}
 		}
 		s := sealedSeries{ref: uint64(le), clock: 1, times: clock, values: values, base: -1}
 		apart = append(apart, s)
@@ -186,24 +189,130 @@ func TestBundleDistantBase(t *testing.T) {
 	}
 }
 
-// TestBundleRepeatsNeedTheirLength shows that two series are told apart whose streams are
-// the same bytes for another number of samples.
-func TestBundleRepeatsNeedTheirLength(t *testing.T) {
+// TestBundleRepeats shows that series repeat whichever earlier one they are like, by its
+// number, and that series of other lengths come back though their streams may be the same.
+func TestBundleRepeats(t *testing.T) {
 	clocks := map[chunk.ClockID][]int64{1: steadyClock(100), 2: steadyClock(90)}
 	var series []sealedSeries
-	for i, id := range []chunk.ClockID{1, 2, 1, 2} {
+	for i, id := range []chunk.ClockID{1, 2, 1, 2, 1, 1, 1, 1, 2, 2} {
 		s := sealedSeries{ref: uint64(i), clock: id, times: clocks[id], base: -1}
 		for j := range s.times {
 			s.values = append(s.values, float64(j*5))
 		}
+		if i%3 == 1 {
+			s.values[50]--
+		}
 		series = append(series, s)
 	}
+	data := seal(t, clocks, series)
+	require.Less(t, len(data), 120)
 	var b chunk.Bundle
 	var c chunk.Column
-	require.NoError(t, chunk.ParseBundle(bundleKey, seal(t, clocks, series), 3, &b))
+	require.NoError(t, chunk.ParseBundle(bundleKey, data, uint64(len(series)-1), &b))
 	for i := range series {
 		checkSealed(t, &b, &c, clocks, &series[i], math.MinInt64, math.MaxInt64)
 	}
+}
+
+// TestSealedManyBundles shows that what a column remembers of a bundle is never taken for
+// another's, also where one is parsed anew.
+func TestSealedManyBundles(t *testing.T) {
+	clock := steadyClock(50)
+	clocks := map[chunk.ClockID][]int64{1: clock}
+	bundles := make([]chunk.Bundle, 70)
+	var series [][]sealedSeries
+	for i := range bundles {
+		var own []sealedSeries
+		for le := range 3 {
+			s := sealedSeries{ref: uint64(le), clock: 1, times: clock, base: le - 1}
+			for j := range clock {
+				s.values = append(s.values, float64(i*1_000_000+j*j*977%1009*1000+le*(j/9)))
+			}
+			own = append(own, s)
+		}
+		series = append(series, own)
+		require.NoError(t, chunk.ParseBundle(bundleKey, seal(t, clocks, own), 2, &bundles[i]))
+	}
+	var c chunk.Column
+	for le := range 3 {
+		for i := range bundles {
+			checkSealed(t, &bundles[i], &c, clocks, &series[i][le], math.MinInt64, math.MaxInt64)
+		}
+	}
+	require.NoError(t, chunk.ParseBundle(bundleKey, seal(t, clocks, series[7]), 2, &bundles[69]))
+	checkSealed(t, &bundles[69], &c, clocks, &series[7][2], math.MinInt64, math.MaxInt64)
+}
+
+// TestBundleValueSizes shows which form values take by what it comes to, in bytes behind
+// the times.
+func TestBundleValueSizes(t *testing.T) {
+	const n = 480
+	nan := math.Float64frombits(value.StaleNaN)
+	r := rand.New(rand.NewPCG(1, 1))
+	steps := make([]int, n)
+	for i := range steps {
+		steps[i] = r.IntN(8)
+	}
+	f := func(sizeMax int, form func(i int) float64) {
+		t.Helper()
+		values := make([]float64, n)
+		for i := range values {
+			values[i] = form(i)
+		}
+		clocks := map[chunk.ClockID][]int64{0: steadyClock(n)}
+		data := seal(t, clocks, []sealedSeries{{clock: 0, times: clocks[0], values: values, base: -1}})
+		require.LessOrEqual(t, len(data), sizeMax)
+	}
+	sum := 0.0
+	f(200, func(i int) float64 { return float64(1_000_000 + steps[i]) })
+	f(205, func(i int) float64 { // Markers before the first value cost a run.
+		if i < 4 {
+			return nan
+		}
+		return float64(1_000_000 + steps[i])
+	})
+	f(210, func(i int) float64 { // An outlier does, and the ends of int64 are such.
+		if i > 7 && i < 11 {
+			return math.MinInt64
+		}
+		return float64(1_000_000 + steps[i])
+	})
+	f(215, func(i int) float64 { // The same one later costs little more.
+		if i%160 == 3 {
+			return math.Pi * 1e30
+		}
+		return float64(1_000_000 + steps[i])
+	})
+	f(220, func(i int) float64 { // Two long decimals don't make all others longer.
+		if i%200 == 3 {
+			return 12.3456789
+		}
+		return float64(1_000_000 + steps[i])
+	})
+	f(285, func(i int) float64 { // Many do.
+		if i%3 == 2 {
+			return float64(1_000_000+steps[i]) + 0.1*float64(steps[i])
+		}
+		return float64(1_000_000 + steps[i])
+	})
+	f(285, func(i int) float64 { // Sums of decimals are nearly decimals.
+		sum += float64(steps[i]) / 1000
+		return sum
+	})
+	for _, every := range []int{8, 16} {
+		f(100, func(i int) float64 { // Also if many of them are decimals.
+			if i%every == 0 {
+				sum += float64(steps[i]) / 1000
+			}
+			return sum
+		})
+	}
+	f(60, func(i int) float64 { // Few changes make a digit cheap.
+		if i%48 == 7 {
+			return 2.1 + float64(i/48)/10
+		}
+		return 2
+	})
 }
 
 // TestBundleLongBodies shows that bodies may be of any length.
@@ -341,6 +450,15 @@ func TestBundleStructure(t *testing.T) {
 	f("difference to a chunk unlike", 0x11, 0, 0, 0x05, 1, 0)
 	f("difference to a chunk unlike", 0x30, 0, 1, 0, 0x15, 8, 1, 0)
 	f("", 0x30, 0, 1, 0, 0x05, 1, 0)
+	f("repeats a chunk unlike", 0x30, 0, 1, 0, 0x25, 1, 1, 0, 0x14, 8, 1)
+	f("", 0x30, 0, 1, 0, 0x25, 1, 1, 0, 0x14, 0, 1)
+	chain := []byte{0x30, 0, 1, 0}
+	for range 16 {
+		chain = append(chain, 0x2d, 0, 1, 1, 0)
+	}
+	f("", chain...)
+	f("difference to a chunk unlike", append(chain, 0x2d, 0, 1, 1, 0)...)
+	f("", append(chain, 0x2d, 0, 2, 1, 0)...)
 	f("no clock", 0x11, 0xfc, 0xff, 0x1f, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0)
 	f("cut short", 0x30, 0, 2, 0)
 	f("more", 0x71, 0, 0xff, 0xff, 0x03, 0)
@@ -481,8 +599,27 @@ func TestBundleHistogramsBroken(t *testing.T) {
 	f("layout of schema 9", 6, part(1, 18, 0, 0, 0, 0), one, zero, zero, zero, zeroFloat)
 	f("layout of schema", 6, part(1, 6, 0, 0, 0, 1, 2, 0, equal), one, zero, zero, zero, zeroFloat) // bounds without custom buckets
 	f("buckets in", 6, part(1, 6, 0, 1, 2, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0), one, zero, zero, zero, zeroFloat, zero, zero)
+	f("buckets in", 6, part(1, 6, 0, 1, 2, 40, 0, 0), one, zero, zero, zero, zeroFloat, zero, zero)
 	f("span of", 6, part(1, 6, 0, 1, 2, 0xff, 0xff, 0xff, 0xff, 0x1f, 0, 0), one, zero, zero, zero, zeroFloat, zero, zero)
 	f("spans in", 6, part(1, 6, 0, 0x7f, 2, 2, 0, 0), one, zero, zero, zero, zeroFloat, zero, zero)
+}
+
+// TestBundleHistogramsBounded shows that samples and buckets multiply to no more than a
+// chunk may have.
+func TestBundleHistogramsBounded(t *testing.T) {
+	body := []byte{1, 0x16, 0, 1, 6, 0, 1, 2, 20, 0, 0, 1, 0x82, 1, 0x80, 1, 0x80, 1, 0x80, 2, 0, 0x80}
+	for range 20 {
+		body = append(body, 1, 0x80)
+	}
+	var b chunk.Bundle
+	var c chunk.Column
+	require.NoError(t, chunk.ParseBundle(bundleKey, sealed(bundleKey, body), 1, &b))
+	clock := steadyClock(300_000)
+	pieces := sealedPieces(&b, 1, map[chunk.ClockID][]int64{0: clock})
+	require.ErrorContains(t, c.Decode(pieces, 0, math.MaxInt64), "buckets")
+	pieces = sealedPieces(&b, 1, map[chunk.ClockID][]int64{0: clock[:1000]})
+	require.NoError(t, c.Decode(pieces, 0, math.MaxInt64))
+	require.Len(t, c.Times, 1000)
 }
 
 // TestSealedClockFails shows that what goes wrong with a clock is what Decode says.
@@ -496,9 +633,22 @@ func TestSealedClockFails(t *testing.T) {
 	require.ErrorIs(t, c.Decode(pieces, 0, math.MaxInt64), errClock)
 
 	pieces[0].Sealed.Clock = fixedClock(steadyClock(30))
+	require.NoError(t, c.Decode(pieces, 0, math.MaxInt64))
 	pieces[0].MinMillis = steadyClock(30)[1]
 	require.ErrorIs(t, c.Decode(pieces, 0, math.MaxInt64), chunk.ErrCorrupt, "a sample before the piece")
 	require.Empty(t, c.Times)
+	pieces[0].MinMillis, pieces[0].MaxMillis = 0, steadyClock(30)[28]
+	require.ErrorIs(t, c.Decode(pieces, 0, math.MaxInt64), chunk.ErrCorrupt, "a sample behind the piece")
+	require.NoError(t, c.Decode(pieces, 0, steadyClock(30)[28]))
+
+	// All of the clock's four times, said to be three.
+	data = sealed(bundleKey, []byte{1, 0x11, 1, 3, 2, 0, 0, 2})
+	require.NoError(t, chunk.ParseBundle(bundleKey, data, 3, &b))
+	clocks := map[chunk.ClockID][]int64{0: steadyClock(4)}
+	require.ErrorIs(t, c.Decode(sealedPieces(&b, 3, clocks), 0, math.MaxInt64), chunk.ErrCorrupt)
+	clocks[0] = clocks[0][:3]
+	require.NoError(t, c.Decode(sealedPieces(&b, 3, clocks), 0, math.MaxInt64))
+	require.Equal(t, []float64{1, 1, 1}, c.Values)
 }
 
 var errClock = errors.New("no clock today")
@@ -507,9 +657,9 @@ type brokenClock struct{}
 
 func (brokenClock) Times() ([]int64, error) { return nil, errClock }
 
-// TestSealedDecodeAllocatesNothing shows that a warm column, bundle and builder do their
+// TestSealedAllocatesNothing shows that a warm column, bundle and builder do their
 // work in the memory they have.
-func TestSealedDecodeAllocatesNothing(t *testing.T) {
+func TestSealedAllocatesNothing(t *testing.T) {
 	data := smallBundle(t)
 	clock := steadyClock(30)
 	var b chunk.Bundle
@@ -526,6 +676,22 @@ func TestSealedDecodeAllocatesNothing(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}))
+	var builder chunk.BundleBuilder
+	columns := make([]chunk.Column, b.Len()-1)
+	for i := range columns {
+		pieces[0].Sealed.Chunk = i
+		require.NoError(t, columns[i].Decode(pieces, math.MinInt64, math.MaxInt64))
+	}
+	var dst []byte
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		builder.Reset()
+		for i := range columns {
+			if err := builder.Add(uint64(i), 5, clock, i-1, &columns[i]); err != nil {
+				t.Error(err)
+			}
+		}
+		dst = builder.Append(dst[:0], bundleKey)
 	}))
 	require.Positive(t, b.Bytes())
 	require.Greater(t, c.Bytes(), 16*len(clock))

@@ -67,7 +67,7 @@ func FuzzBundle(f *testing.F) {
 	data := builder.Append(nil, nil)
 	f.Add(data[:len(data)-4])
 	// A decimal with an exponent beyond all powers of ten.
-	f.Add([]byte{1, 0x10, 0, 31<<3 | 0, 0x80})
+	f.Add([]byte{1, 0x10, 0, 31 << 3, 0x80})
 	f.Add([]byte{1, 0x10, 0, 19<<3 | 2, 1, 0x80, 0x80})
 	f.Add([]byte{1, 0x12, 0, 19, 4})
 	f.Fuzz(func(t *testing.T, body []byte) {

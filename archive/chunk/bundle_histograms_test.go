@@ -53,7 +53,13 @@ func TestBundleOfAllKinds(t *testing.T) {
 			clock = append([]int64{clock[0] - 5, clock[0] - 1}, clock...)
 			clock = append(clock, clock[len(clock)-1]+1)
 		}
-		require.Equal(t, want, columnSamples(resealed(t, &c, clock, math.MinInt64, math.MaxInt64)))
+		again := resealed(t, &c, clock, math.MinInt64, math.MaxInt64)
+		require.Equal(t, want, columnSamples(again))
+		wantChunks, err := c.Chunks(nil)
+		require.NoError(t, err)
+		haveChunks, err := again.Chunks(nil)
+		require.NoError(t, err)
+		require.Equal(t, wantChunks, haveChunks, "what is known of resets")
 
 		mint := rapid.SampledFrom(c.Times).Draw(t, "mint")
 		maxt := rapid.SampledFrom(c.Times).Draw(t, "maxt")
@@ -114,7 +120,8 @@ func TestOverwritten(t *testing.T) {
 	f(0, float(1, math.NaN()), float(1, math.NaN()))
 	f(0, counts(1, 1), counts(2, 2), counts(1, 1))
 	f(1, counts(1, 1), counts(2, 2), counts(1, 2))
-	f(1, float(1, 1), counts(1, 1))
+	f(1, float(1, 0), counts(1, 1))
+	f(1, counts(1, 1), float(1, 0))
 	f(1, float(1, 1), float(1, 2), float(1, 2))
 }
 
@@ -152,6 +159,23 @@ func TestBundleHistogramsSmall(t *testing.T) {
 	require.NoError(t, bundle.Add(1, 0, c.Times, -1, &c))
 	size := len(bundle.Append(nil, nil))
 	require.Less(t, size, 400, "of %d in runs", raw)
+}
+
+// TestBundleOverlappingSpans shows that spans which no sound histogram has come back too.
+func TestBundleOverlappingSpans(t *testing.T) {
+	var b chunk.RareBuilder
+	for i, spans := range [][]histogram.Span{
+		{{Offset: 0, Length: 2}, {Offset: -2, Length: 2}},
+		{{Offset: 0, Length: 4}},
+		{{Offset: math.MaxInt32, Length: 1}, {Offset: math.MaxInt32, Length: 1}, {Offset: math.MinInt32, Length: 2}},
+	} {
+		require.NoError(t, b.AppendHistogram(int64(i), 0, &histogram.Histogram{
+			Count: 99, Schema: 2, PositiveSpans: spans, PositiveBuckets: []int64{9, -2, 30, -5}, NegativeSpans: spans, NegativeBuckets: []int64{1, 1, 1, 1},
+		}))
+	}
+	var c chunk.Column
+	require.NoError(t, c.Decode(b.Pieces(nil), math.MinInt64, math.MaxInt64))
+	require.Equal(t, columnSamples(&c), columnSamples(resealed(t, &c, c.Times, math.MinInt64, math.MaxInt64)))
 }
 
 // TestBundleManyBuckets shows that histograms with more buckets than a chunk may have are

@@ -54,7 +54,7 @@ type chunkReader struct {
 // inclusive and in Unix milliseconds. pieces may come in any order of time; where
 // several have a sample at the same time, that of the piece furthest behind in the
 // slice wins, so they stand in order of arrival. Pieces that lie wholly outside are
-// not decoded. The pieces' data are not kept. An error of a Clock is returned as it is.
+// not decoded. The pieces' data are not kept.
 //
 // The counter reset hint of a histogram is what upstream's iterator says of it in
 // its chunk, as long as the sample before it in the merged order is also the one
@@ -62,8 +62,9 @@ type chunkReader struct {
 // doesn't depend on mint, given that pieces holds all of the series' pieces that
 // have samples between the sample before mint and maxt.
 //
-// Errors wrap ErrCorrupt and leave c empty. It never panics, whatever the data are,
-// and what it allocates is bounded by the length of the data.
+// Errors wrap ErrCorrupt, or are what a Clock returned, and leave c empty. It never panics,
+// whatever the data are. What it allocates is bounded by the length of the data and, for
+// sealed pieces, by the times of their clocks and the bounds of docs/format/bundle.md.
 func (c *Column) Decode(pieces []Piece, mint, maxt int64) error {
 	c.clear()
 	samples, plain := 0, true

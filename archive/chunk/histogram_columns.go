@@ -28,13 +28,12 @@ const (
 	hintKnown = hintMask | hintReset
 )
 
-// bucketColumns walks the buckets of some layouts in the order of their columns: those of
-// one sign and index share a column.
+// bucketColumns walks the buckets of some layouts in the order of their columns.
 //
-//  1. Each bucket has the index that upstream's spans give it. One that isn't above that of
-//     the bucket before it, which no sound histogram has, gets the next one.
-//  2. next takes the lowest index not taken yet, of the positive buckets first, and says
-//     where each layout has it.
+// Of each layout the first bucket is next that wasn't taken yet. The lowest index among
+// those is the next column, and all layouts whose next bucket has it take part: so
+// ascending indexes, which sound histograms have, give one column for each. Positive
+// buckets are taken before negative ones.
 type bucketColumns struct {
 	// at are the places of the column's bucket among the layouts' buckets, -1 where a
 	// layout has none.
@@ -110,14 +109,13 @@ func (w *bucketColumns) bytes() int {
 	return 4*cap(w.at) + 8*cap(w.indexes) + 32*cap(w.cursors)
 }
 
-// appendBucketIndexes appends the indexes of the buckets in the spans, ascending strictly.
+// appendBucketIndexes appends the indexes of the buckets in the spans.
 func appendBucketIndexes(dst []int64, spans []histogram.Span) []int64 {
-	index, above := int64(0), int64(math.MinInt64)
+	index := int64(0)
 	for _, s := range spans {
 		index += int64(s.Offset)
 		for range s.Length {
-			dst = append(dst, max(index, above))
-			above = max(index, above) + 1
+			dst = append(dst, index)
 			index++
 		}
 	}

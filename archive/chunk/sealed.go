@@ -192,7 +192,6 @@ func (d *sealedDecoder) integers(b *Bundle, chunk int32) ([]int64, error) {
 	}
 	for _, at := range slices.Backward(d.chain) {
 		c := &b.chunks[at]
-		known.chunk = -1
 		stream, err := parseValues(c.body.of(b.value), d.window.samples)
 		if err != nil {
 			return nil, err

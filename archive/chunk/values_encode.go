@@ -128,7 +128,7 @@ const exponentSamples = 16
 func sampleExponent(values []float64) (exponent int, ok bool) {
 	var needing [exponentMax + 1]int
 	decimals, oddities := 0, 0
-	for i := 0; i < len(values); i += len(values)/exponentSamples + 1 {
+	for i := 0; i < len(values); i += sampleStep(len(values), exponentSamples) {
 		if needed, ok := exponentFrom(values[i], 0); ok {
 			needing[needed]++
 			decimals++
@@ -141,6 +141,10 @@ func sampleExponent(values []float64) (exponent int, ok bool) {
 	}
 	return exponent, oddities <= decimals
 }
+
+// sampleStep is the step that finds about as many samples among n. It is odd, since what
+// changes at every other, fourth or eighth scrape is common.
+func sampleStep(n, samples int) int { return n/samples | 1 }
 
 // exponentFrom returns the least exponent from the given one on that makes an integer
 // of v, if there is one.
@@ -266,7 +270,7 @@ const scaledSamples = 64
 // scaledExponent estimates from some of the ordered bits whether scaling is worth it,
 // and with which exponent.
 func (e *valueEncoder) scaledExponent() (int, bool) {
-	step := len(e.integers)/scaledSamples + 1
+	step := sampleStep(len(e.integers), scaledSamples)
 	cost := 0
 	for i := 1; i < len(e.integers); i += step {
 		cost += bitLength(e.integers[i] - e.integers[i-1])
