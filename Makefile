@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 .PHONY: help run deps build install test vet unit gate check fmt fmt-check lint staticcheck vulncheck \
-	bench crash fuzz peers docs docs-check clean
+	bench bench-full crash fuzz peers docs docs-check clean
 
 # What the build needs beyond Go. librocksdb-dev brings the compression libraries.
 PACKAGES := gcc g++ librocksdb-dev
@@ -112,8 +112,11 @@ vulncheck: deps ## Compare with the Go vulnerability database, where it can be r
 	fi; \
 	exit $$status
 
-bench: build ## Run the benchmarks side by side with peers. ARGS chooses, see benchmarks/README.md.
-	go run ./benchmarks $(ARGS)
+bench: build ## Run short benchmarks side by side with peers, a few minutes. PEERS and ARGS choose, see benchmarks/README.md.
+	VARVE_BINARY=$(CURDIR)/bin/varve go run ./benchmarks --size=short $(ARGS)
+
+bench-full: build ## Run all benchmarks at full size: hours, of them up to 96 minutes for recordings if none are kept.
+	VARVE_BINARY=$(CURDIR)/bin/varve go run ./benchmarks --size=full $(ARGS)
 
 # A cycle takes a few seconds; the limit leaves each twenty-five.
 N ?= 30

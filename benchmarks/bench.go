@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"varve/benchmarks/load"
 	"varve/benchmarks/peer"
 	"varve/benchmarks/result"
+	"varve/benchmarks/wire"
 )
 
 // bench is one run: the servers to measure and their growing entries, in the same
@@ -53,9 +55,9 @@ func (s *settings) measure(ctx context.Context, verbs []verb) (err error) {
 		return err
 	}
 	for _, verb := range verbs {
-		b.specs = specs
-		if verb.name == "query" && s.reference != "" {
-			b.specs = append(slices.Clone(specs), peer.Spec{Name: "reference", Kind: peer.Prometheus, Binary: s.reference})
+		b.specs = slices.Clone(specs)
+		if (verb.name == "query" || verb.name == "fleet") && s.reference != "" {
+			b.specs = append(b.specs, peer.Spec{Name: "reference", Kind: peer.Prometheus, Binary: s.reference})
 		}
 		b.newEntries(ctx, verb.name)
 		if err := verb.run(ctx, b); err != nil {
@@ -199,7 +201,7 @@ func (b *bench) discard(server *peer.Server) error {
 }
 
 // push sends frames to a server, showing how far it is.
-func (b *bench) push(ctx context.Context, server *peer.Server, protocol int, frames [][]dataset.Frame, options load.Options) (load.Report, error) {
+func (b *bench) push(ctx context.Context, server *peer.Server, protocol int, frames [][]wire.Frame, options load.Options) (load.Report, error) {
 	options.LeadRoundsMax = leadRoundsMax
 	began := time.Now()
 	options.Progress = func(acknowledged int64) {
@@ -233,21 +235,35 @@ func renderPage(_ context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	text := result.Page(entries)
+	files, err := result.Charts(entries)
+	if err != nil {
+		return err
+	}
+	folder := filepath.Join(filepath.Dir(s.page), result.ChartFolder)
+	for name, text := range files {
+		if err := s.writeOrCheck(filepath.Join(folder, name), text); err != nil {
+			return err
+		}
+	}
+	return s.writeOrCheck(s.page, []byte(result.Page(entries)))
+}
+
+// writeOrCheck writes a file of the page, or compares it.
+func (s *settings) writeOrCheck(path string, text []byte) error {
 	if s.check {
-		old, err := os.ReadFile(s.page)
+		old, err := os.ReadFile(path)
 		if err != nil {
 			return fmt.Errorf("render: %w", err)
 		}
-		if string(old) != text {
-			return fmt.Errorf("%s is not what %s gives; run: go run ./benchmarks render", s.page, s.results)
+		if !bytes.Equal(old, text) {
+			return fmt.Errorf("%s is not what %s gives; run: go run ./benchmarks render", path, s.results)
 		}
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(s.page), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("render: %w", err)
 	}
-	if err := os.WriteFile(s.page, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(path, text, 0o644); err != nil {
 		return fmt.Errorf("render: %w", err)
 	}
 	return nil

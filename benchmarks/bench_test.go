@@ -1,12 +1,17 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/stretchr/testify/require"
 
 	"varve/benchmarks/dataset"
+	"varve/benchmarks/recording"
+	"varve/benchmarks/wire"
 )
 
 // Shows that every panel is PromQL and that its metrics are in the data.
@@ -62,17 +67,6 @@ func TestCompareAnswers(t *testing.T) {
 	require.ErrorContains(t, err, "error")
 }
 
-// Shows that read-back samples count as exact by series, time and bits, and that
-// those which are missing count as compared.
-func TestCountExact(t *testing.T) {
-	sent := map[string]map[int64]uint64{`{a="1"}`: {1000: 0x3ff0000000000000, 2000: 0x8000000000000000, 3000: 0x4000000000000000}}
-	got, err := parseAnswer([]byte(`{"status":"success","data":{"result":[{"metric":{"a":"1"},"values":[[1,"1"],[2,"0"]]},{"metric":{"a":"9"},"values":[[3,"2"]]}]}}`))
-	require.NoError(t, err)
-	exact, compared := countExact(got, sent)
-	require.EqualValues(t, 1, exact)
-	require.EqualValues(t, 3, compared)
-}
-
 // Shows that the history joins its two parts: every series begins where it is
 // said to, and the counts agree.
 func TestHistory(t *testing.T) {
@@ -80,7 +74,7 @@ func TestHistory(t *testing.T) {
 	h, err := b.newHistory()
 	require.NoError(t, err)
 	samples := 0
-	for _, lanes := range [][][]dataset.Frame{h.before, h.together} {
+	for _, lanes := range [][][]wire.Frame{h.before, h.together} {
 		for _, lane := range lanes {
 			for _, frame := range lane {
 				samples += frame.Samples
@@ -89,17 +83,77 @@ func TestHistory(t *testing.T) {
 	}
 	require.EqualValues(t, h.samples, samples)
 	require.EqualValues(t, 1000*10+2000*4, samples)
-	require.Equal(t, 0, h.firstRound(999))
-	require.Equal(t, 6, h.firstRound(1000))
-	sent := h.sentBy(2)
-	require.Len(t, sent, 2)
-	for _, series := range sent {
-		for _, values := range series {
-			require.Len(t, values, 4)
-			for at := range values {
-				require.GreaterOrEqual(t, at, h.shortestStart)
-				require.Less(t, at, h.endMillis)
+}
+
+// Shows that every query over the recorded exporters is PromQL.
+func TestFleetBoard(t *testing.T) {
+	for _, p := range append([]panel{{query: countQuery}}, fleetBoard...) {
+		_, err := parser.NewParser(parser.Options{}).ParseExpr(p.query)
+		require.NoError(t, err, p.query)
+	}
+}
+
+// Shows that data lie in whole days that were over some hours ago.
+func TestStartOfData(t *testing.T) {
+	for now, want := range map[string]string{
+		"2026-03-05T13:00:00Z": "2026-03-04T00:00:00Z",
+		"2026-03-05T03:59:00Z": "2026-03-03T00:00:00Z",
+		"2026-03-05T04:00:00Z": "2026-03-04T00:00:00Z",
+	} {
+		at, err := time.Parse(time.RFC3339, now)
+		require.NoError(t, err)
+		require.Equal(t, want, startOfData(at, 24*roundsPerHour).Format(time.RFC3339), now)
+		require.Equal(t, want, startOfData(at, 5).Format(time.RFC3339), now)
+	}
+	at := time.Date(2026, 3, 5, 12, 0, 0, 0, time.UTC)
+	require.Equal(t, "2026-03-03T00:00:00Z", startOfData(at, 24*roundsPerHour+1).Format(time.RFC3339))
+}
+
+// Shows that the longest complete session is taken, the newest among equals.
+func TestLongestSession(t *testing.T) {
+	cache := t.TempDir()
+	session, scrapes := longestSession(cache)
+	require.Empty(t, session)
+	require.Zero(t, scrapes)
+	for _, s := range []struct {
+		at       time.Time
+		scrapes  int
+		complete bool
+	}{{time.Unix(100, 0), 60, true}, {time.Unix(200, 0), 60, true}, {time.Unix(300, 0), 9, true}, {time.Unix(400, 0), 6000, false}} {
+		dir := filepath.Join(cache, sessionName(s.at, s.scrapes))
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		for _, name := range recordedTargets {
+			if s.complete {
+				require.NoError(t, os.WriteFile(filepath.Join(dir, name+recording.Extension), nil, 0o600))
 			}
 		}
+	}
+	session, scrapes = longestSession(cache)
+	require.Equal(t, filepath.Join(cache, sessionName(time.Unix(200, 0), 60)), session)
+	require.Equal(t, 60, scrapes)
+}
+
+// Shows how targets are counted and what is refused.
+func TestParseTargets(t *testing.T) {
+	counts, err := parseTargets([]string{"node=3", "varve=0"})
+	require.NoError(t, err)
+	require.Equal(t, map[string]int{"node": 3, "varve": 0}, counts)
+	for _, text := range []string{"node", "node=x", "node=-1", "mysql=1"} {
+		_, err := parseTargets([]string{text})
+		require.ErrorContains(t, err, text)
+	}
+}
+
+// Shows that lists of names and of label sets are read and sorted.
+func TestParseEntries(t *testing.T) {
+	entries, err := parseEntries([]byte(`{"status":"success","data":["b","a"]}`))
+	require.NoError(t, err)
+	require.Equal(t, []string{"a", "b"}, entries)
+	entries, err = parseEntries([]byte(`{"status":"success","data":[{"b":"2","a":"1"}]}`))
+	require.NoError(t, err)
+	require.Equal(t, []string{`{a="1",b="2"}`}, entries)
+	for _, text := range []string{`{"status":"error"}`, `x`, `{"status":"success","data":[3]}`} {
+		_, err := parseEntries([]byte(text))
+		require.ErrorContains(t, err, "parse labels")
 	}
 }

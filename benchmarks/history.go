@@ -7,6 +7,7 @@ import (
 	"varve/benchmarks/dataset"
 	"varve/benchmarks/load"
 	"varve/benchmarks/peer"
+	"varve/benchmarks/wire"
 )
 
 const (
@@ -20,7 +21,7 @@ type history struct {
 	d                          *dataset.Dataset
 	longSeries                 int
 	roundsLong, roundsShort    int
-	before, together           [][]dataset.Frame
+	before, together           [][]wire.Frame
 	samples                    int64
 	startMillis, shortestStart int64
 	endMillis                  int64
@@ -49,19 +50,11 @@ func (b *bench) newHistory() (*history, error) {
 
 // load sends all of it and lets the server finish.
 func (h *history) load(ctx context.Context, b *bench, server *peer.Server) error {
-	for _, frames := range [][][]dataset.Frame{h.before, h.together} {
+	for _, frames := range [][][]wire.Frame{h.before, h.together} {
 		if _, err := b.push(ctx, server, 1, frames, load.Options{For: 5 * time.Minute}); err != nil {
 			return err
 		}
 	}
 	server.Settle(ctx, settleLimit)
 	return nil
-}
-
-// firstRound is the round in which a series begins.
-func (h *history) firstRound(series int) int {
-	if series < h.longSeries {
-		return 0
-	}
-	return h.roundsLong - h.roundsShort
 }

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"time"
 
-	"varve/benchmarks/dataset"
 	"varve/benchmarks/load"
 	"varve/benchmarks/peer"
 	"varve/benchmarks/result"
+	"varve/benchmarks/wire"
 )
 
 // syncWrites is how many writes are synced to learn what the disk does just then.
@@ -49,7 +49,7 @@ func ingest(ctx context.Context, b *bench) error {
 }
 
 // ingestOnce measures one server, from an empty directory, at one point.
-func (b *bench) ingestOnce(ctx context.Context, spec peer.Spec, point *result.Ingest, first, rest [][]dataset.Frame) (err error) {
+func (b *bench) ingestOnce(ctx context.Context, spec peer.Spec, point *result.Ingest, first, rest [][]wire.Frame) (err error) {
 	syncs, err := peer.SyncTimes(b.root, syncWrites)
 	if err != nil {
 		return err
@@ -99,7 +99,7 @@ func (b *bench) ingestOnce(ctx context.Context, spec peer.Spec, point *result.In
 
 // ingestFirst sends the first round, in which every series is new, and lets the
 // server finish what it does about that.
-func (b *bench) ingestFirst(ctx context.Context, server *peer.Server, point *result.Ingest, first [][]dataset.Frame) error {
+func (b *bench) ingestFirst(ctx context.Context, server *peer.Server, point *result.Ingest, first [][]wire.Frame) error {
 	before, _ := server.Cost()
 	report, err := b.push(ctx, server, point.Protocol, first, load.Options{})
 	if err != nil {

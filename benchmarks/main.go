@@ -61,7 +61,17 @@ type settings struct {
 	roundsLong, roundsShort int
 	passes                  int
 	check                   bool
-	quick                   bool
+	size                    string
+
+	recordings          string
+	scrapes, scrapesMin int
+	targets             []string
+	hours               int
+	repeat              bool
+	settle, quiet       time.Duration
+	alone               int
+	pods, podSeries     int
+	lifeHours           []int
 }
 
 func main() {
@@ -74,9 +84,7 @@ func main() {
 	app.HelpFlag.Short('h')
 	runs := s.flags(app)
 	chosen := kingpin.MustParse(app.Parse(os.Args[1:]))
-	if s.quick {
-		s.shrink()
-	}
+	s.shrink()
 	if err := runs[chosen](ctx, &s); err != nil {
 		fmt.Fprintln(os.Stderr, "benchmarks:", err)
 		os.Exit(1)
@@ -98,7 +106,8 @@ func (s *settings) flags(app *kingpin.Application) map[string]func(context.Conte
 	app.Flag("seed", "The seed of the data.").Default("1").Uint64Var(&s.seed)
 	app.Flag("start", "When the data begins, RFC 3339; by default so that it ends a minute ago.").StringVar(&s.start)
 	app.Flag("repetitions", "How often each measurement is repeated.").Default("2").IntVar(&s.repetitions)
-	app.Flag("quick", "Small sizes and one repetition: shows that it works, not how fast.").BoolVar(&s.quick)
+	app.Flag("size", "full: what is published; short: a few minutes; quick: shows that it works, not how fast. The latter two override other flags.").
+		Default("full").EnumVar(&s.size, "full", "short", "quick")
 
 	app.Flag("series", "ingest: number of series.").Default("100000").IntVar(&s.series)
 	app.Flag("connections", "ingest: numbers of connections.").Default("4", "16").IntsVar(&s.connections)
@@ -112,22 +121,37 @@ func (s *settings) flags(app *kingpin.Application) map[string]func(context.Conte
 	app.Flag("rate", "restart: samples a second before the kill.").Default("100000").IntVar(&s.rate)
 	app.Flag("load", "restart: how long samples come in at that rate before the kill.").Default("30s").DurationVar(&s.load)
 
-	app.Flag("hosts-long", "query, disk: hosts of 1000 series with the long history.").Default("4").IntVar(&s.hostsLong)
-	app.Flag("rounds-long", "query, disk: scrapes of these, every 15 s.").Default("1440").IntVar(&s.roundsLong)
-	app.Flag("hosts-short", "query, disk: hosts with the short history.").Default("32").IntVar(&s.hostsShort)
-	app.Flag("rounds-short", "query, disk: scrapes of these, the last of the long ones.").Default("240").IntVar(&s.roundsShort)
+	app.Flag("hosts-long", "query: hosts of 1000 series with the long history.").Default("4").IntVar(&s.hostsLong)
+	app.Flag("rounds-long", "query: scrapes of these, every 15 s.").Default("1440").IntVar(&s.roundsLong)
+	app.Flag("hosts-short", "query: hosts with the short history.").Default("32").IntVar(&s.hostsShort)
+	app.Flag("rounds-short", "query: scrapes of these, the last of the long ones.").Default("240").IntVar(&s.roundsShort)
 	app.Flag("passes", "query: warm passes.").Default("5").IntVar(&s.passes)
 
 	app.Command("ingest", "Samples a second, latency and CPU at every number of connections and samples a request.")
 	app.Command("memory", "Resident memory by number of active series.")
 	app.Command("restart", "Return from kill -9 under load.")
 	app.Command("query", "Ten dashboard queries, cold and warm, and whether the answers are Prometheus'.")
-	app.Command("disk", "Bytes on the disk after the load of the queries, and whether the samples come back bit for bit.")
+	app.Command("fleet", "Recorded exporters as a fleet over a day: ingestion, bytes on disk once settled, values that come back changed, queries, labels, kill -9.")
+	app.Command("exporters", "Bytes on disk once settled, of a fleet of each recorded exporter by itself.")
+	app.Command("churn", "What the index costs: series of pods that live two hours or a day, with short and with long labels.")
 	app.Command("all", "All of these, then render.").Default()
+	app.Flag("targets", "fleet: how many targets replay each recording.").Default("node=10", "prometheus=5", "varve=5").StringsVar(&s.targets)
+	app.Flag("hours", "fleet, exporters: span of the data, in whole past days.").Default("24").IntVar(&s.hours)
+	app.Flag("repeat", "fleet, exporters: use increments again if the recordings are too short; else the span is shortened.").BoolVar(&s.repeat)
+	app.Flag("scrapes-min", "fleet, exporters, churn: record anew if no kept recording is as long, at one scrape a second.").Default("5760").IntVar(&s.scrapesMin)
+	app.Flag("settle", "fleet, exporters, churn: how long to wait for a server to settle.").Default("10m").DurationVar(&s.settle)
+	app.Flag("quiet", "fleet, exporters, churn: how long a server must be idle to count as settled.").Default("10s").DurationVar(&s.quiet)
+	app.Flag("alone", "exporters: how many targets replay the one recording.").Default("10").IntVar(&s.alone)
+	app.Flag("pods", "churn: pods at a time.").Default("120").IntVar(&s.pods)
+	app.Flag("pod-series", "churn: series of a pod.").Default("40").IntVar(&s.podSeries)
+	app.Flag("lives", "churn: hours that a pod lives.").Default("24", "2").IntsVar(&s.lifeHours)
+	app.Flag("recordings", "Where recordings of real exporters are kept; the user's cache if empty.").StringVar(&s.recordings)
+	recordCommand := app.Command("record", "Record a node exporter, a Prometheus and a Varve at work, once a second.")
+	recordCommand.Flag("scrapes", "How many scrapes of each: 5760 give 24 h at 15 s.").Default("5760").IntVar(&s.scrapes)
 	render := app.Command("render", "Make the page of tables from the results.")
 	render.Flag("check", "Change nothing; fail if the page is not what the results give.").BoolVar(&s.check)
 
-	runs := map[string]func(context.Context, *settings) error{"render": renderPage}
+	runs := map[string]func(context.Context, *settings) error{"render": renderPage, "record": record}
 	for _, v := range verbs {
 		runs[v.name] = func(ctx context.Context, s *settings) error { return s.measure(ctx, []verb{v}) }
 	}
@@ -147,12 +171,25 @@ type verb struct {
 }
 
 // verbs are all of them, in the order of all.
-var verbs = []verb{{"ingest", ingest}, {"memory", memory}, {"restart", restart}, {"query", query}, {"disk", disk}}
+var verbs = []verb{{"ingest", ingest}, {"memory", memory}, {"restart", restart}, {"query", query}, {"fleet", replay}, {"exporters", exportersAlone}, {"churn", churn}}
 
-// shrink makes a run that takes a minute or two.
+// shrink makes shorter runs.
 func (s *settings) shrink() {
-	s.repetitions, s.passes = 1, 1
-	s.series, s.samples, s.seconds = 20_000, 1_000_000, 5*time.Second
-	s.seriesList, s.rounds, s.load = []int{20_000}, 4, 3*time.Second
-	s.hostsLong, s.roundsLong, s.hostsShort, s.roundsShort = 1, 480, 4, 240
+	switch s.size {
+	case "short":
+		s.repetitions, s.passes = 1, 3
+		s.connections, s.samples, s.seconds = []int{16}, 3_000_000, 8*time.Second
+		s.seriesList, s.load = []int{100_000}, 10*time.Second
+		s.hostsLong, s.roundsLong, s.hostsShort, s.roundsShort = 2, 960, 8, 240
+		s.targets, s.scrapesMin = []string{"node=2", "prometheus=1", "varve=1"}, 240
+		s.alone, s.pods, s.podSeries, s.lifeHours, s.settle = 1, 15, 40, []int{2}, 2*time.Minute
+	case "quick":
+		s.repetitions, s.passes = 1, 1
+		s.series, s.samples, s.seconds = 20_000, 1_000_000, 5*time.Second
+		s.seriesList, s.rounds, s.load = []int{20_000}, 4, 3*time.Second
+		s.hostsLong, s.roundsLong, s.hostsShort, s.roundsShort = 1, 480, 4, 240
+		s.targets, s.hours, s.scrapesMin = []string{"node=1", "prometheus=1", "varve=1"}, 2, 60
+		s.alone, s.pods, s.podSeries, s.settle, s.quiet = 1, 3, 20, time.Minute, 2*time.Second
+	default:
+	}
 }

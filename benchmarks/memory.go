@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 
-	"varve/benchmarks/dataset"
 	"varve/benchmarks/load"
 	"varve/benchmarks/peer"
 	"varve/benchmarks/result"
+	"varve/benchmarks/wire"
 )
 
 const (
@@ -36,7 +36,7 @@ func memory(ctx context.Context, b *bench) error {
 }
 
 // memoryOnce fills an empty server and lets it settle.
-func (b *bench) memoryOnce(ctx context.Context, spec peer.Spec, series int, frames [][]dataset.Frame) (point result.Memory, err error) {
+func (b *bench) memoryOnce(ctx context.Context, spec peer.Spec, series int, frames [][]wire.Frame) (point result.Memory, err error) {
 	server, err := b.start(ctx, spec, "memory-"+spec.Name)
 	if err != nil {
 		return point, err

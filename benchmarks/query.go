@@ -19,6 +19,16 @@ const (
 	closeEnough = 1e-9
 )
 
+// board is a dashboard with the time ranges of its panels and the directories of the
+// servers that it is asked of.
+type board struct {
+	panels []panel
+	// span is the time range of a panel, in seconds, both ends included.
+	span func(panel) (start, end int64)
+	// verb begins the names of the data directories.
+	verb string
+}
+
 // query loads all servers with the same data, restarts them with cold files and
 // asks the dashboard, server after server, query after query.
 func query(ctx context.Context, b *bench) error {
@@ -27,6 +37,7 @@ func query(ctx context.Context, b *bench) error {
 		return err
 	}
 	b.describe(h.d)
+	questions := &board{panels: dashboard, span: h.span, verb: "query"}
 	servers := make([]*peer.Server, len(b.specs))
 	defer func() {
 		for _, server := range servers {
@@ -43,23 +54,28 @@ func query(ctx context.Context, b *bench) error {
 			return err
 		}
 		b.say("query: loaded %d samples into %s", h.samples, spec.Name)
-		b.entries[i].Query = &result.Query{Samples: h.samples, Reference: b.specs[b.reference()].Name, Queries: h.panels()}
+		b.entries[i].Query = &result.Query{Samples: h.samples, Reference: b.specs[b.reference()].Name, Queries: questions.points()}
 	}
+	return b.askBoard(ctx, questions, servers)
+}
+
+// askBoard asks all panels of all servers, cold and warm.
+func (b *bench) askBoard(ctx context.Context, questions *board, servers []*peer.Server) error {
 	for pass := range b.settings.repetitions {
-		if err := b.coldPass(ctx, h, servers, pass == 0); err != nil {
+		if err := b.coldPass(ctx, questions, servers, pass == 0); err != nil {
 			return err
 		}
 	}
 	for range b.settings.passes {
-		b.warmPass(ctx, h, servers)
+		b.warmPass(ctx, questions, servers)
 	}
-	b.tellQueries()
+	b.tellQueries(questions)
 	return ctx.Err()
 }
 
 // tellQueries prints what was measured.
-func (b *bench) tellQueries() {
-	for k, p := range dashboard {
+func (b *bench) tellQueries(questions *board) {
+	for k, p := range questions.panels {
 		for i, spec := range b.specs {
 			q := b.entries[i].Query.Queries[k]
 			b.say("query %-20s %-16s first %s ms, warm %s ms, identical %t %s%s", p.name, spec.Name+":", milliseconds(q.ColdSeconds), milliseconds(q.WarmSeconds),
@@ -68,11 +84,11 @@ func (b *bench) tellQueries() {
 	}
 }
 
-// panels are the queries with nothing measured yet.
-func (h *history) panels() []result.QueryPoint {
+// points are the queries with nothing measured yet.
+func (q *board) points() []result.QueryPoint {
 	var points []result.QueryPoint
-	for _, p := range dashboard {
-		start, end := h.span(p)
+	for _, p := range q.panels {
+		start, end := q.span(p)
 		points = append(points, result.QueryPoint{Name: p.name, Query: p.text(), RangeS: end - start, StepS: p.stepSeconds})
 	}
 	return points
@@ -102,7 +118,7 @@ func (b *bench) reference() int {
 
 // coldPass restarts all servers, makes the kernel forget their files and asks each
 // query once. The answers of the first such pass are compared.
-func (b *bench) coldPass(ctx context.Context, h *history, servers []*peer.Server, compare bool) error {
+func (b *bench) coldPass(ctx context.Context, questions *board, servers []*peer.Server, compare bool) error {
 	for i, spec := range b.specs {
 		if spec.Address != "" {
 			continue
@@ -110,20 +126,20 @@ func (b *bench) coldPass(ctx context.Context, h *history, servers []*peer.Server
 		if err := servers[i].Stop(stopLimit); err != nil {
 			return err
 		}
-		if err := peer.DropCached(filepath.Join(b.root, "query-"+spec.Name)); err != nil {
+		if err := peer.DropCached(filepath.Join(b.root, questions.verb+"-"+spec.Name)); err != nil {
 			return fmt.Errorf("drop cached files of %s: %w", spec.Name, err)
 		}
 		var err error
-		if servers[i], err = b.start(ctx, spec, "query-"+spec.Name); err != nil {
+		if servers[i], err = b.start(ctx, spec, questions.verb+"-"+spec.Name); err != nil {
 			return err
 		}
 		servers[i].Settle(ctx, settleLimit)
 	}
-	for k := range dashboard {
+	for k := range questions.panels {
 		answers := make([]answer, len(servers))
 		for i, server := range servers {
 			point := &b.entries[i].Query.Queries[k]
-			body, took, _, err := b.askPanel(ctx, h, server, k)
+			body, took, _, err := b.askPanel(ctx, questions, server, k)
 			if err == nil {
 				answers[i], err = parseAnswer(body)
 			}
@@ -145,15 +161,15 @@ func (b *bench) coldPass(ctx context.Context, h *history, servers []*peer.Server
 }
 
 // warmPass asks every query of every server once more.
-func (b *bench) warmPass(ctx context.Context, h *history, servers []*peer.Server) {
-	for k := range dashboard {
+func (b *bench) warmPass(ctx context.Context, questions *board, servers []*peer.Server) {
+	for k := range questions.panels {
 		for i, server := range servers {
 			point := &b.entries[i].Query.Queries[k]
 			if point.Error != "" || ctx.Err() != nil {
 				continue
 			}
-			b.show("query %d of %d on %s", k+1, len(dashboard), server.Spec.Name)
-			_, took, cpu, err := b.askPanel(ctx, h, server, k)
+			b.show("query %d of %d on %s", k+1, len(questions.panels), server.Spec.Name)
+			_, took, cpu, err := b.askPanel(ctx, questions, server, k)
 			if err != nil {
 				point.Error = err.Error()
 				continue
@@ -166,11 +182,11 @@ func (b *bench) warmPass(ctx context.Context, h *history, servers []*peer.Server
 
 // askPanel asks one query and returns its answer, its time and the CPU seconds it
 // cost the server.
-func (b *bench) askPanel(ctx context.Context, h *history, server *peer.Server, k int) ([]byte, time.Duration, float64, error) {
-	start, end := h.span(dashboard[k])
+func (b *bench) askPanel(ctx context.Context, questions *board, server *peer.Server, k int) ([]byte, time.Duration, float64, error) {
+	start, end := questions.span(questions.panels[k])
 	parameters := url.Values{
-		"query": {dashboard[k].text()}, "start": {strconv.FormatInt(start, 10)}, "end": {strconv.FormatInt(end, 10)},
-		"step": {strconv.FormatInt(dashboard[k].stepSeconds, 10)},
+		"query": {questions.panels[k].text()}, "start": {strconv.FormatInt(start, 10)}, "end": {strconv.FormatInt(end, 10)},
+		"step": {strconv.FormatInt(questions.panels[k].stepSeconds, 10)},
 	}
 	before := server.CPUSecondsFine()
 	body, took, err := ask(ctx, server, "query_range", parameters, queryLimit)

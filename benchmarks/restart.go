@@ -14,6 +14,7 @@ import (
 	"varve/benchmarks/load"
 	"varve/benchmarks/peer"
 	"varve/benchmarks/result"
+	"varve/benchmarks/wire"
 )
 
 const (
@@ -40,7 +41,7 @@ func restart(ctx context.Context, b *bench) error {
 		b.show("encoding %d rounds of %d series", rounds, series)
 		encoder := plan.d.NewEncoder(1, restartBatch)
 		next := 0
-		take := func(count int) [][]dataset.Frame {
+		take := func(count int) [][]wire.Frame {
 			next += count
 			return encoder.Rounds(restartConnections, 0, series, next-count, count)
 		}
@@ -67,7 +68,7 @@ type crashPlan struct {
 	d                                          *dataset.Dataset
 	clusters, names                            []string
 	loadRounds                                 int
-	first, usual, load1, probe1, load2, scrape [][]dataset.Frame
+	first, usual, load1, probe1, load2, scrape [][]wire.Frame
 }
 
 // crash is the passage of one server through two kills.
@@ -128,14 +129,14 @@ func (c *crash) run(ctx context.Context) (point result.Restart, err error) {
 }
 
 // send sends rounds as fast as the server takes them.
-func (c *crash) send(ctx context.Context, frames [][]dataset.Frame) error {
+func (c *crash) send(ctx context.Context, frames [][]wire.Frame) error {
 	report, err := c.bench.push(ctx, c.server, 1, frames, load.Options{})
 	c.acknowledged += report.Acknowledged
 	return err
 }
 
 // cpuOf is the CPU that the server uses for rounds, until it settles.
-func (c *crash) cpuOf(ctx context.Context, frames [][]dataset.Frame) (float64, error) {
+func (c *crash) cpuOf(ctx context.Context, frames [][]wire.Frame) (float64, error) {
 	before, err := c.server.Cost()
 	if err != nil {
 		return 0, err
@@ -149,7 +150,7 @@ func (c *crash) cpuOf(ctx context.Context, frames [][]dataset.Frame) (float64, e
 
 // killUnderLoad sends at the configured rate and kills the server in the middle
 // of it. Broken connections are what is wanted; a refusal is not.
-func (c *crash) killUnderLoad(ctx context.Context, frames [][]dataset.Frame) error {
+func (c *crash) killUnderLoad(ctx context.Context, frames [][]wire.Frame) error {
 	server := c.server
 	killer := time.AfterFunc(c.bench.settings.load, server.Kill)
 	defer killer.Stop()
@@ -212,7 +213,7 @@ func (c *crash) endMillis() int64 {
 // firstWrite tries to write until it succeeds.
 func (c *crash) firstWrite(ctx context.Context, began time.Time) (float64, error) {
 	target := load.Target{Address: c.server.Address, Path: "/api/v1/write", Protocol: 1}
-	frame := [][]dataset.Frame{c.plan.probe1[0][:1]}
+	frame := [][]wire.Frame{c.plan.probe1[0][:1]}
 	var err error
 	for time.Since(began) < returnLimit && ctx.Err() == nil {
 		if _, err = load.Run(ctx, target, frame, load.Options{Timeout: returnLimit}); err == nil {

@@ -18,8 +18,9 @@
 package dataset
 
 import (
-	"encoding/binary"
 	"fmt"
+
+	"varve/benchmarks/wire"
 )
 
 // Config names a dataset. Equal configurations give equal bytes.
@@ -69,7 +70,7 @@ func New(config Config) (*Dataset, error) {
 		host, template := i/HostSeries, &hostTemplate[i%HostSeries]
 		for _, pair := range template.labelsOn(host, config.HostsPerCluster) {
 			d.refs = append(d.refs, intern(pair[0]), intern(pair[1]))
-			d.labels1 = appendLabel(d.labels1, pair[0], pair[1])
+			d.labels1 = wire.AppendLabel(d.labels1, pair[0], pair[1])
 			d.bytes += int64(len(pair[0]) + len(pair[1]))
 		}
 		d.phase = append(d.phase, int64(mix(config.Seed^uint64(host)<<1^uint64(template.target))%uint64(config.StepMillis)))
@@ -128,28 +129,6 @@ func (d *Dataset) Values(name string) []string {
 		}
 	}
 	return values
-}
-
-// appendLabel appends one label field of remote write 1.0's TimeSeries.
-func appendLabel(dst []byte, name, value string) []byte {
-	inner := 2 + lengthBytes(len(name)) + lengthBytes(len(value)) + len(name) + len(value)
-	dst = append(dst, 0x0a)
-	dst = binary.AppendUvarint(dst, uint64(inner))
-	dst = append(dst, 0x0a)
-	dst = binary.AppendUvarint(dst, uint64(len(name)))
-	dst = append(dst, name...)
-	dst = append(dst, 0x12)
-	dst = binary.AppendUvarint(dst, uint64(len(value)))
-	return append(dst, value...)
-}
-
-// lengthBytes is how many bytes the varint of n takes.
-func lengthBytes(n int) int {
-	count := 1
-	for ; n >= 0x80; n >>= 7 {
-		count++
-	}
-	return count
 }
 
 // mix spreads the bits of x (the finaliser of splitmix64).

@@ -2,18 +2,9 @@ package dataset
 
 import (
 	"encoding/binary"
-	"math"
 
-	"github.com/klauspost/compress/s2"
+	"varve/benchmarks/wire"
 )
-
-// Frame is one request body, compressed as it goes over the wire.
-type Frame struct {
-	Body []byte
-	// Samples is how many samples the body holds, LastRound the round of the
-	// latest one.
-	Samples, LastRound int
-}
 
 // Encoder makes request bodies of a dataset. Rounds of a series must be asked
 // for in order; series may join later.
@@ -24,7 +15,7 @@ type Encoder struct {
 	batch    int
 
 	plain []byte
-	slab  []byte
+	slab  wire.Slab
 	// lookup and stamp number the symbols of the current request of protocol 2:
 	// a symbol is known to it if its stamp is the request's.
 	lookup, stamp []uint32
@@ -32,8 +23,6 @@ type Encoder struct {
 	table         []uint32
 	scratch       []byte
 }
-
-const slabBytes = 32 << 20
 
 // NewEncoder makes bodies of exactly batch samples, but for the last of a lane,
 // in remote write 1.0 (protocol 1) or 2.0 (protocol 2).
@@ -48,8 +37,8 @@ func (d *Dataset) NewEncoder(protocol, batch int) *Encoder {
 // first to below first+count. The series are dealt to the lanes in blocks; within a
 // lane one round follows the other, and a body may begin in one and end in the
 // next.
-func (e *Encoder) Rounds(lanes, lo, hi, first, count int) [][]Frame {
-	frames := make([][]Frame, lanes)
+func (e *Encoder) Rounds(lanes, lo, hi, first, count int) [][]wire.Frame {
+	frames := make([][]wire.Frame, lanes)
 	for lane := range lanes {
 		from, to := lo+(hi-lo)*lane/lanes, lo+(hi-lo)*(lane+1)/lanes
 		e.begin()
@@ -82,16 +71,9 @@ func (e *Encoder) begin() {
 // sample adds the message of one series with one sample to the request.
 func (e *Encoder) sample(i, round int) {
 	value, at := e.walk.Next(i, round), e.d.Time(i, round)
-	inner := 1 + lengthBytes(int(at))
-	if value != 0 {
-		inner += 9
-	}
 	if e.protocol == 1 {
 		labels := e.d.labels1[e.d.labels1At[i]:e.d.labels1At[i+1]]
-		e.plain = append(e.plain, 0x0a)
-		e.plain = binary.AppendUvarint(e.plain, uint64(len(labels)+2+inner))
-		e.plain = append(e.plain, labels...)
-		e.appendSample(inner, value, at)
+		e.plain = wire.AppendSeries(e.plain, labels, value, at)
 		return
 	}
 	e.scratch = e.scratch[:0]
@@ -107,13 +89,13 @@ func (e *Encoder) sample(i, round int) {
 	if hostTemplate[i%HostSeries].shape.kind == kindConst {
 		metadata = 0
 	}
-	length := 1 + lengthBytes(len(e.scratch)) + len(e.scratch) + 2 + inner + 2 + metadata
+	length := 1 + wire.VarintBytes(len(e.scratch)) + len(e.scratch) + 2 + wire.SampleBytes(value, at) + 2 + metadata
 	e.plain = append(e.plain, 0x2a)
 	e.plain = binary.AppendUvarint(e.plain, uint64(length))
 	e.plain = append(e.plain, 0x0a)
 	e.plain = binary.AppendUvarint(e.plain, uint64(len(e.scratch)))
 	e.plain = append(e.plain, e.scratch...)
-	e.appendSample(inner, value, at)
+	e.plain = wire.AppendSample(e.plain, value, at)
 	e.plain = append(e.plain, 0x2a, byte(metadata))
 	if metadata > 0 {
 		e.plain = append(e.plain, 0x08, e.metricType(i))
@@ -134,20 +116,8 @@ func (e *Encoder) metricType(i int) byte {
 	}
 }
 
-// appendSample appends a sample field, the same in both protocols.
-func (e *Encoder) appendSample(inner int, value float64, at int64) {
-	e.plain = append(e.plain, 0x12, byte(inner))
-	if value != 0 {
-		e.plain = append(e.plain, 0x09)
-		e.plain = binary.LittleEndian.AppendUint64(e.plain, math.Float64bits(value))
-	}
-	e.plain = append(e.plain, 0x10)
-	e.plain = binary.AppendUvarint(e.plain, uint64(at))
-}
-
-// finish compresses the request into a slab, so that millions of bodies cost the
-// garbage collector nothing while the clock runs.
-func (e *Encoder) finish(samples, round int) Frame {
+// finish completes the request and compresses it.
+func (e *Encoder) finish(samples, round int) wire.Frame {
 	if e.protocol == 2 {
 		e.scratch = e.scratch[:0]
 		for _, symbol := range e.table {
@@ -157,11 +127,5 @@ func (e *Encoder) finish(samples, round int) Frame {
 		}
 		e.plain, e.scratch = append(e.scratch, e.plain...), e.plain
 	}
-	most := s2.MaxEncodedLen(len(e.plain))
-	if cap(e.slab)-len(e.slab) < most {
-		e.slab = make([]byte, 0, max(slabBytes, most))
-	}
-	body := s2.EncodeSnappy(e.slab[len(e.slab):len(e.slab)+most], e.plain)
-	e.slab = e.slab[:len(e.slab)+len(body)]
-	return Frame{Body: body[:len(body):len(body)], Samples: samples, LastRound: round}
+	return e.slab.Frame(e.plain, samples, round)
 }

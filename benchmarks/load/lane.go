@@ -10,13 +10,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"varve/benchmarks/dataset"
+	"varve/benchmarks/wire"
 )
 
 // lane is one connection with its requests.
 type lane struct {
 	fd     int
-	frames []dataset.Frame
+	frames []wire.Frame
 	// done counts the acknowledged frames; the frame with that index is under way
 	// if waiting is set.
 	done    int
@@ -34,7 +34,7 @@ type lane struct {
 }
 
 // dial opens the connection of a lane.
-func dial(target Target, frames []dataset.Frame) (*lane, error) {
+func dial(target Target, frames []wire.Frame) (*lane, error) {
 	address, err := netip.ParseAddrPort(target.Address)
 	if err != nil || !address.Addr().Is4() || !address.Addr().IsLoopback() {
 		return nil, fmt.Errorf("load: %q is not an IPv4 loopback address with a port", target.Address)

@@ -24,7 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"varve/benchmarks/dataset"
+	"varve/benchmarks/wire"
 )
 
 // Target is where requests go.
@@ -88,7 +88,7 @@ type run struct {
 
 // Run sends all frames of all lanes, within the bounds. The report is valid also
 // if there is an error.
-func Run(ctx context.Context, target Target, frames [][]dataset.Frame, options Options) (Report, error) {
+func Run(ctx context.Context, target Target, frames [][]wire.Frame, options Options) (Report, error) {
 	if options.Timeout == 0 {
 		options.Timeout = time.Minute
 	}
@@ -108,7 +108,7 @@ func Run(ctx context.Context, target Target, frames [][]dataset.Frame, options O
 }
 
 // connect opens all connections and makes room for all latencies.
-func (r *run) connect(frames [][]dataset.Frame) error {
+func (r *run) connect(frames [][]wire.Frame) error {
 	var err error
 	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return fmt.Errorf("load: create epoll set: %w", err)

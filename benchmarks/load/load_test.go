@@ -14,19 +14,19 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"varve/benchmarks/dataset"
 	"varve/benchmarks/load"
+	"varve/benchmarks/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // frames makes lanes of random-looking bodies of the given size.
-func frames(lanes, count, size int) [][]dataset.Frame {
-	all := make([][]dataset.Frame, lanes)
+func frames(lanes, count, size int) [][]wire.Frame {
+	all := make([][]wire.Frame, lanes)
 	for lane := range lanes {
 		for k := range count {
 			body := bytes.Repeat([]byte{byte(lane), byte(k), 7}, size/3)
-			all[lane] = append(all[lane], dataset.Frame{Body: body, Samples: 10, LastRound: k})
+			all[lane] = append(all[lane], wire.Frame{Body: body, Samples: 10, LastRound: k})
 		}
 	}
 	return all

@@ -16,9 +16,11 @@ import (
 
 // Disk is what a data directory takes.
 type Disk struct {
-	// Bytes is what the file system allocated, LogBytes the part of it in logs and
-	// reserves, which have a fixed size or go away by themselves.
-	Bytes, LogBytes int64
+	// Bytes is what the file system allocated, FixedBytes the part of it in logs,
+	// reserves and the like, which have a fixed size or go away by themselves, IndexBytes the part
+	// that names series and finds them. Varve keeps that in files with the rest:
+	// Families tells. LogBytes are the part of FixedBytes in write-ahead logs.
+	Bytes, FixedBytes, IndexBytes, LogBytes int64
 }
 
 // Disk adds up the data directory.
@@ -37,8 +39,15 @@ func (s *Server) Disk() (Disk, error) {
 			bytes = stat.Blocks * 512
 		}
 		total.Bytes += bytes
-		if isLog(s.Spec.Kind, strings.TrimPrefix(path, s.DataDir+"/")) {
+		name := strings.TrimPrefix(path, s.DataDir+"/")
+		if isFixed(s.Spec.Kind, name) {
+			total.FixedBytes += bytes
+		}
+		if isLog(s.Spec.Kind, name) {
 			total.LogBytes += bytes
+		}
+		if isIndex(s.Spec.Kind, name) {
+			total.IndexBytes += bytes
 		}
 		return nil
 	})
@@ -48,15 +57,41 @@ func (s *Server) Disk() (Disk, error) {
 	return total, nil
 }
 
-// isLog says which files are logs or reserves.
+// isIndex says which files hold nothing but the index.
+func isIndex(kind Kind, path string) bool {
+	switch kind {
+	case VictoriaMetrics:
+		return strings.HasPrefix(path, "indexdb/")
+	case Prometheus:
+		return filepath.Base(path) == "index"
+	default:
+		return false
+	}
+}
+
+// isLog says which files are write-ahead logs.
 func isLog(kind Kind, path string) bool {
 	switch kind {
 	case Varve:
-		return strings.HasSuffix(path, ".log") || strings.Contains(filepath.Base(path), "reserve")
+		return strings.HasSuffix(path, ".log")
 	case Prometheus:
 		return strings.HasPrefix(path, "wal/") || strings.HasPrefix(path, "wbl/")
 	default:
 		return false
+	}
+}
+
+// isFixed says which files do not grow with the data.
+func isFixed(kind Kind, path string) bool {
+	switch kind {
+	case Varve:
+		// The manifest is allocated 4 MiB ahead; it, the options and the engine's own log
+		// do not grow with the data.
+		name := filepath.Base(path)
+		return isLog(kind, path) || strings.Contains(name, "reserve") || strings.HasPrefix(name, "MANIFEST-") ||
+			strings.HasPrefix(name, "OPTIONS-") || strings.HasPrefix(name, "LOG")
+	default:
+		return isLog(kind, path)
 	}
 }
 

@@ -19,6 +19,7 @@ package peer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -41,6 +42,8 @@ const (
 	Varve           Kind = "varve"
 	VictoriaMetrics Kind = "victoriametrics"
 	Prometheus      Kind = "prometheus"
+	// NodeExporter is recorded, never measured: Parse does not know it.
+	NodeExporter Kind = "node_exporter"
 )
 
 // Spec says which server to measure.
@@ -52,6 +55,10 @@ type Spec struct {
 	Binary, Address string
 	// More are arguments after those of Arguments.
 	More []string
+	// Config is the configuration file of a Varve or a Prometheus, empty for defaults
+	// and for a Prometheus that scrapes nothing. In it, SELF stands for the address of
+	// the server itself.
+	Config string
 }
 
 // Parse reads NAME, NAME=KIND:PROGRAM or NAME=KIND:http://HOST:PORT. A bare name is a
@@ -96,13 +103,15 @@ func (s Spec) Arguments(address, dataDir string) []string {
 	var arguments []string
 	switch s.Kind {
 	case Varve:
-		arguments = []string{"serve", "--storage.path", dataDir, "--web.listen-address", address, "--log.level=warn"}
+		arguments = []string{"serve", "--storage.path", dataDir, "--web.listen-address", address, "--log.level=warn", "--web.enable-admin-api"}
 	case VictoriaMetrics:
 		arguments = []string{"-storageDataPath=" + dataDir, "-httpListenAddr=" + address, "-retentionPeriod=100y",
 			"-search.latencyOffset=0s", "-loggerLevel=ERROR"}
 	case Prometheus:
 		arguments = []string{"--config.file=" + filepath.Join(dataDir, "prometheus.yml"), "--storage.tsdb.path=" + dataDir,
 			"--storage.tsdb.retention.time=100y", "--web.listen-address=" + address, "--web.enable-remote-write-receiver", "--log.level=warn"}
+	case NodeExporter:
+		arguments = []string{"--web.listen-address=" + address, "--collector.interrupts", "--collector.processes", "--collector.tcpstat", "--log.level=error"}
 	}
 	return append(arguments, s.More...)
 }
@@ -134,10 +143,14 @@ func (s Spec) Version(ctx context.Context) (version, text string) {
 
 // readyPath is what answers 200 once the server serves.
 func (s Spec) readyPath() string {
-	if s.Kind == VictoriaMetrics {
+	switch s.Kind {
+	case VictoriaMetrics:
 		return "/health"
+	case NodeExporter:
+		return "/"
+	default:
+		return "/-/ready"
 	}
-	return "/-/ready"
 }
 
 // Server is a server that was started, or the address of one.
@@ -157,17 +170,26 @@ func Start(spec Spec, dataDir string) (*Server, error) {
 	if spec.Address != "" {
 		return &Server{Spec: spec, Address: spec.Address}, nil
 	}
-	if spec.Kind == Prometheus {
-		if err := os.WriteFile(filepath.Join(dataDir, "prometheus.yml"), []byte("global: {}\n"), 0o600); err != nil {
-			return nil, fmt.Errorf("start %s: %w", spec.Name, err)
-		}
-	}
 	address, err := freeAddress()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Name, err)
 	}
+	arguments := spec.Arguments(address, dataDir)
+	if spec.Kind == Varve && spec.Config != "" {
+		path := dataDir + ".yml"
+		if err := os.WriteFile(path, []byte(spec.Config), 0o600); err != nil {
+			return nil, fmt.Errorf("start %s: %w", spec.Name, err)
+		}
+		arguments = append(arguments, "--config.file="+path)
+	}
+	if spec.Kind == Prometheus {
+		config := cmp.Or(strings.ReplaceAll(spec.Config, "SELF", address), "global: {}\n")
+		if err := os.WriteFile(filepath.Join(dataDir, "prometheus.yml"), []byte(config), 0o600); err != nil {
+			return nil, fmt.Errorf("start %s: %w", spec.Name, err)
+		}
+	}
 	s := &Server{Spec: spec, Address: address, DataDir: dataDir, exited: make(chan struct{})}
-	s.command = exec.Command(spec.Binary, spec.Arguments(address, dataDir)...)
+	s.command = exec.Command(spec.Binary, arguments...)
 	s.command.Dir = dataDir
 	s.command.Stdout, s.command.Stderr = &s.output, &s.output
 	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

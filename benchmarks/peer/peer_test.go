@@ -61,7 +61,7 @@ func TestDisk(t *testing.T) {
 	require.NoError(t, peer.DropCached(dir))
 	disk, err := server.Disk()
 	require.NoError(t, err)
-	require.Equal(t, peer.Disk{Bytes: 24576, LogBytes: 8192}, disk)
+	require.Equal(t, peer.Disk{Bytes: 24576, FixedBytes: 8192, LogBytes: 8192}, disk)
 }
 
 // Shows that syncs are measured, bounded and sorted.

@@ -11,15 +11,19 @@ import (
 func Page(entries []Entry) string {
 	p := &page{}
 	p.WriteString(pageHead)
+	charts := bars(entries)
 	for _, section := range []struct {
 		verb, title string
 		fill        func(*page, []Entry)
+		pictures    []string
 	}{
-		{"ingest", "Ingestion by remote write", (*page).ingest},
-		{"memory", "Memory", (*page).memory},
-		{"restart", "After kill -9", (*page).restart},
-		{"query", "Dashboard queries", (*page).query},
-		{"disk", "Disk, before any sealing", (*page).disk},
+		{"ingest", "Ingestion by remote write", (*page).ingest, []string{"ingest.svg"}},
+		{"memory", "Memory", (*page).memory, nil},
+		{"restart", "After kill -9", (*page).restart, nil},
+		{"query", "Dashboard queries", (*page).query, []string{"query.svg"}},
+		{"fleet", "A fleet of recorded exporters", (*page).fleet, []string{"fleet-disk.svg", "fleet-queries.svg"}},
+		{"exporters", "Recorded exporters one by one", (*page).exporters, []string{"exporters.svg"}},
+		{"churn", "Series that come and go", (*page).churn, []string{"churn.svg"}},
 	} {
 		run := newest(entries, section.verb)
 		if len(run) == 0 {
@@ -27,6 +31,9 @@ func Page(entries []Entry) string {
 		}
 		fmt.Fprintf(p, "\n## %s\n\n", section.title)
 		p.provenance(run)
+		for _, name := range section.pictures {
+			p.picture(charts, name)
+		}
 		section.fill(p, run)
 	}
 	p.WriteString(pageFoot)
@@ -51,8 +58,16 @@ const pageFoot = `
 - The operating system's file cache is warm in all but the first pass of the queries. That pass follows a restart and
   the dropping of the data files' pages; its queries run one after the other, so the later ones may find what the
   earlier ones loaded.
-- The series and values are synthetic. Throughput and memory depend on the labels, bytes on the disk on the values: the
-  disk section says nothing about the size of a real fleet's data.
+- Ingestion, memory, restarts and the dashboard use synthetic series and values. Throughput and memory depend on the
+  labels, bytes on the disk on the values.
+- The fleet replays three real exporters of one machine, recorded while it was busy. All targets share these recordings,
+  shifted against each other: what depends on how different real hosts are is not shown. Gauges and increments are
+  real; counters are shifted by decimals of their own, and where two phases of the recording meet there is a step that
+  no machine made. Its scrapes hardly ever fail, and it has no native histograms.
+- The data lie in whole past days and arrive as fast as they are taken, in order. Late and unordered samples are not
+  measured here. Days that are not over stay as they arrive, and are larger.
+- The pods of the last section live under names that resemble Kubernetes'; their values are those of the recordings.
+- VictoriaMetrics' export writes every NaN alike; it counts as the stale marker it most likely was.
 - All requests come over the loopback. Latencies have no network in them.
 - VictoriaMetrics' queries bypass its cache of results; the others have none. Its answers differ by design (it
   extrapolates otherwise), so its times are for another computation.

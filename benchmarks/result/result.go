@@ -43,7 +43,10 @@ type Entry struct {
 	Memory  []Memory  `json:"memory,omitempty"`
 	Restart []Restart `json:"restart,omitempty"`
 	Query   *Query    `json:"query,omitempty"`
-	Disk    []Disk    `json:"disk,omitempty"`
+	Fleet   *Fleet    `json:"fleet,omitempty"`
+	// Exporters are fleets of one recording each, Churn are fleets of pods.
+	Exporters []Deposit `json:"exporters,omitempty"`
+	Churn     []Deposit `json:"churn,omitempty"`
 }
 
 // Machine is where the run took place.
@@ -171,21 +174,6 @@ type QueryPoint struct {
 	Close      bool   `json:"close"`
 	Difference string `json:"difference,omitempty"`
 	Error      string `json:"error,omitempty"`
-}
-
-// Disk is the data directory after a load.
-type Disk struct {
-	Series  int   `json:"series"`
-	Samples int64 `json:"samples"`
-	// Bytes are allocated by the file system once the server settled, LogBytes the
-	// part in logs and reserves; the Stopped ones are after an orderly end.
-	Bytes           int64 `json:"bytes"`
-	LogBytes        int64 `json:"log_bytes"`
-	StoppedBytes    int64 `json:"stopped_bytes"`
-	StoppedLogBytes int64 `json:"stopped_log_bytes"`
-	// Compared samples were read back; Exact of them had their time and all bits.
-	Compared int64 `json:"compared"`
-	Exact    int64 `json:"exact"`
 }
 
 // Append adds lines to the file, which need not exist.

@@ -57,6 +57,13 @@ func TestCommittedResults(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "benchmarks.md"))
 	require.NoError(t, err)
 	require.Equal(t, string(page), result.Page(entries), "run: go run ./benchmarks render")
+	charts, err := result.Charts(entries)
+	require.NoError(t, err)
+	for name, want := range charts {
+		got, err := os.ReadFile(filepath.Join("..", "..", "docs", result.ChartFolder, name))
+		require.NoError(t, err)
+		require.Equal(t, string(got), string(want), "run: go run ./benchmarks render")
+	}
 }
 
 // Shows medians, ratios and the choice of the newest run in the ingestion table.
@@ -94,16 +101,70 @@ func TestPageQuery(t *testing.T) {
 	require.Contains(t, page, "| error | - | 1000 (1000) = | 1000 |")
 }
 
-// Shows that memory is judged without the caches, restarts with what was lost,
-// and disks with their exactness.
+// Shows that memory is judged without the caches, and restarts with what was lost.
 func TestPageOthers(t *testing.T) {
-	m, r, d := entry("1", "memory", "varve", "varve"), entry("1", "restart", "vm", "victoriametrics"), entry("1", "disk", "prom", "prometheus")
+	m, r := entry("1", "memory", "varve", "varve"), entry("1", "restart", "vm", "victoriametrics")
 	m.Memory = []result.Memory{{Series: 100_000, Rounds: 5, RSSBytes: 300 << 20, CacheBytes: 50 << 20, CacheBytesMax: 512 << 20}}
 	r.Restart = []result.Restart{{Series: 1000, SamplesPerSecond: 100_000, WriteSeconds: 0.5, QuerySeconds: -1, UsualCPU: 2, FirstCPU: 3, Acknowledged: 50, Found: 40}}
-	d.Disk = []result.Disk{{Series: 10, Samples: 1 << 20, Bytes: 4 << 20, LogBytes: 1 << 20, Compared: 9, Exact: 8}}
-	page := result.Page([]result.Entry{m, r, d})
+	page := result.Page([]result.Entry{m, r})
 	require.Contains(t, page, "| 50 of 512 | 250 | 198 |")
 	require.Contains(t, page, "| 0.500 | never | 2.00 | 3.00 | 1.50 | 50 | 10 |")
-	require.Contains(t, page, "| 4 | 1 | 4.00 |")
-	require.Contains(t, page, "| 8 of 9 |")
+}
+
+// Shows a fleet's bytes with and without fixed files, what came back changed, what is
+// repeated, and that every picture of the page is drawn.
+func TestPageFleet(t *testing.T) {
+	a, b := entry("2", "fleet", "varve", "varve"), entry("2", "fleet", "vm", "victoriametrics")
+	replay := result.Replay{Scrapes: 5760, Positions: 5760, Targets: 3, Series: 1000, Samples: 1 << 20, Stale: 4, SpanSeconds: 86400, Groups: []result.ReplayGroup{{Name: "node", Targets: 3, Series: 500}}}
+	a.Fleet = &result.Fleet{
+		Replay: replay, SamplesPerSecond: 3e6, Remark: "not sealed", AnsweredSeconds: -1,
+		Disk:   result.Disk{Bytes: 65 << 20, FixedBytes: 64 << 20, IndexBytes: 50_000, Families: map[string]int64{"raw": 7, "index": 3}},
+		Exact:  &result.Exact{Sent: 100, Exact: 100},
+		Labels: []result.LabelPoint{{Path: "labels", Count: 3, ColdSeconds: []float64{0.02}, WarmSeconds: []float64{0.01}, Identical: true}},
+	}
+	b.Fleet = &result.Fleet{Replay: replay, Disk: result.Disk{Bytes: 3 << 20}, Exact: &result.Exact{Sent: 100, Exact: 88, Changed: 10, ChangedNaN: 1, Missing: 2, MissingNaN: 2, Difference: "0.1 instead of 0.2"}}
+	a.Query = &result.Query{Reference: "varve", Queries: []result.QueryPoint{{Name: "rates", Query: "q", WarmSeconds: []float64{0.5}}}}
+	b.Query = &result.Query{Reference: "varve", Queries: []result.QueryPoint{{Name: "rates", Query: "q", Error: "no"}}}
+	entries := []result.Entry{a, b}
+	page := result.Page(entries)
+	require.Contains(t, page, "3 of node (500 series each)")
+	require.Contains(t, page, "No target repeats")
+	require.Contains(t, page, "| varve | 65 | 64 | 0 | 65.0 | 1.00 | 1.00 | 50.0 |")
+	require.Contains(t, page, "| vm | 3 | 0 | 0 | 3.00 | 3.00 | 3.00 | 0 |")
+	require.Contains(t, page, "| vm | 100 | 10 | 10.0000 % | 1 | 2 | 2 | 0 | 0.1 instead of 0.2 |")
+	require.Contains(t, page, "Families of varve, bytes: index 3, raw 7.")
+	require.Contains(t, page, "| `labels` | 3 | 10.0 (20.0) = | error |")
+	require.Contains(t, page, "| varve | 0 | never |")
+	require.Contains(t, page, "not sealed")
+	charts, err := result.Charts(entries)
+	require.NoError(t, err)
+	require.Len(t, charts, strings.Count(page, "]("+result.ChartFolder+"/"))
+	for name := range charts {
+		require.Contains(t, page, result.ChartFolder+"/"+name)
+	}
+	a.Fleet.Replay.Repeated, a.Fleet.Disk.Logged = 0.25, true
+	require.Contains(t, result.Page([]result.Entry{a}), "| not sealed; **not settled")
+	require.Contains(t, result.Page([]result.Entry{a}), "25 % of the steps repeat")
+}
+
+// Shows the bytes of several fleets by sample, and of their index by series, fleet
+// after fleet, with what each repeats.
+func TestPageDeposits(t *testing.T) {
+	e := entry("2", "churn", "varve", "varve")
+	for _, name := range []string{"short, 24 h", "short, 2 h"} {
+		e.Churn = append(e.Churn, result.Deposit{Name: name, LabelBytes: 90, LifeS: 7200, Replay: result.Replay{Targets: 9, Series: 1000, Samples: 100_000, SpanSeconds: 86400},
+			Disk: result.Disk{Bytes: 120_000 + 1<<20, FixedBytes: 20_000 + 1<<20, IndexBytes: 60_000}})
+	}
+	e.Churn[1].Replay.Repeated = 0.5
+	x := entry("3", "exporters", "varve", "varve")
+	x.Exporters = e.Churn[:1]
+	entries := []result.Entry{e, x}
+	page := result.Page(entries)
+	require.Equal(t, 2, strings.Count(page, "| short, 24 h | varve | 90.0 | 1000 | 100000 | 1.00 | 1 | 60.0 | 0.600 |"))
+	require.Contains(t, page, "| short, 2 h | varve |")
+	require.Contains(t, page, "- short, 24 h: 9 targets over 24.0 h, living for 2.0 h\n")
+	require.Contains(t, page, "50 % of the steps repeat")
+	charts, err := result.Charts(entries)
+	require.NoError(t, err)
+	require.Len(t, charts, 2)
 }

@@ -8,16 +8,36 @@ import (
 // point is where ingestion was measured.
 type point struct{ protocol, batch, connections int }
 
+// ingestPoints are where a run measured, in order.
+func ingestPoints(run []Entry) []point {
+	var points []point
+	for _, e := range run {
+		for _, i := range e.Ingest {
+			if at := (point{i.Protocol, i.Batch, i.Connections}); !slices.Contains(points, at) {
+				points = append(points, at)
+			}
+		}
+	}
+	return points
+}
+
+// ingestMedian is the median of a figure over the repetitions at a point.
+func (e Entry) ingestMedian(at point, figure func(Ingest) float64) float64 {
+	var values []float64
+	for _, i := range e.Ingest {
+		if (point{i.Protocol, i.Batch, i.Connections}) == at {
+			values = append(values, figure(i))
+		}
+	}
+	return median(values)
+}
+
 // ingest writes one row for each point and server, the median of the repetitions.
 func (p *page) ingest(run []Entry) {
-	var points []point
+	points := ingestPoints(run)
 	repetitions := 0
 	for _, e := range run {
 		for _, i := range e.Ingest {
-			at := point{i.Protocol, i.Batch, i.Connections}
-			if !slices.Contains(points, at) {
-				points = append(points, at)
-			}
 			repetitions = max(repetitions, i.Repetition)
 		}
 	}
@@ -29,15 +49,7 @@ func (p *page) ingest(run []Entry) {
 	for _, at := range points {
 		first := 0.0
 		for n, e := range run {
-			of := func(figure func(Ingest) float64) float64 {
-				var values []float64
-				for _, i := range e.Ingest {
-					if (point{i.Protocol, i.Batch, i.Connections}) == at {
-						values = append(values, figure(i))
-					}
-				}
-				return median(values)
-			}
+			of := func(figure func(Ingest) float64) float64 { return e.ingestMedian(at, figure) }
 			rate := of(func(i Ingest) float64 { return i.SamplesPerSecond })
 			if n == 0 {
 				first = rate
@@ -110,9 +122,14 @@ func (p *page) query(run []Entry) {
 	if run[0].Query == nil {
 		return
 	}
-	fmt.Fprintf(p, "%d samples loaded. Milliseconds, median of the warm passes, the first pass after a restart in parentheses; \"=\" marks the answers whose\n"+
-		"JSON has the same series, times and value strings as those of %s, \"~\" those within 1e-9 of them. CPU is the server's, warm.\n"+
-		"The goal for Varve is a geometric mean of at most 0.5 of Prometheus' times, then 0.36, with identical answers.\n\n", run[0].Query.Samples, run[0].Query.Reference)
+	fmt.Fprintf(p, "%d samples loaded. The goal for Varve is a geometric mean of at most 0.5 of Prometheus' times, then 0.36, with identical answers.\n\n", run[0].Query.Samples)
+	p.queries(run)
+}
+
+// queries writes the times of every query.
+func (p *page) queries(run []Entry) {
+	fmt.Fprintf(p, "Queries in milliseconds, median of the warm passes, the first pass after a restart in parentheses; \"=\" marks the answers whose\n"+
+		"JSON has the same series, times and value strings as those of %s, \"~\" those within 1e-9 of them. CPU is the server's, warm.\n\n", run[0].Query.Reference)
 	head := []string{"query", "range / step", "points"}
 	for _, name := range names(run) {
 		head = append(head, name+" ms", "CPU ms")
@@ -178,20 +195,4 @@ func (p *page) queryRatios(run []Entry) {
 		}
 	}
 	p.table([]string{"server", "over", "warm time", "first time", "warm CPU", "identical answers", "answered"}, rows)
-}
-
-// disk writes the sizes of the data directories.
-func (p *page) disk(run []Entry) {
-	p.WriteString("Bytes allocated by the file system once the server settled and after an orderly end; the logs, of fixed or passing size, are also given\n" +
-		"apart, and hold most of what is so young. VictoriaMetrics keeps part of it in memory until it ends. \"Exact\" is the share of\n" +
-		"samples read back through the query API whose time and 64 bits are those sent.\n\n")
-	var rows [][]string
-	for _, e := range run {
-		for _, d := range e.Disk {
-			per := func(bytes int64) string { return number(float64(bytes) / float64(d.Samples)) }
-			rows = append(rows, []string{e.Peer.Name, fmt.Sprint(d.Series), fmt.Sprint(d.Samples), mib(d.Bytes), mib(d.LogBytes), per(d.Bytes),
-				mib(d.StoppedBytes), mib(d.StoppedLogBytes), per(d.StoppedBytes), fmt.Sprintf("%d of %d", d.Exact, d.Compared)})
-		}
-	}
-	p.table([]string{"server", "series", "samples", "MiB", "of it logs", "B/sample", "stopped MiB", "of it logs", "B/sample stopped", "exact"}, rows)
 }
