@@ -38,8 +38,9 @@ type sealedDecoder struct {
 	window window
 	// chain are the chunks that lie between a difference and what it is based on.
 	chain []int32
-	// bases are baseCacheSize once there was a difference.
-	bases []base
+	// bases are baseSlots once there was a difference; remembered is how many integers they hold.
+	bases      []base
+	remembered int
 }
 
 // window is a stretch of a chunk's samples.
@@ -48,17 +49,20 @@ type window struct {
 	first, end int // of those wanted
 }
 
-// base are the first integers of a chunk that others are differences to.
+// base are the first integers of a chunk that others are differences to, or may be.
 type base struct {
 	bundle   uint64
 	chunk    int32
 	integers []int64
 }
 
-// baseCacheSize is how many bundles are remembered at once, so that a query that walks the
-// buckets of a histogram, and for each the days of a month, decodes each chunk once. It
-// takes 46 kB for each day at 15 s.
-const baseCacheSize = 32
+// A decoder remembers bases by bundle and chunk, so that a query that walks the buckets of
+// a histogram, in whatever order their labels have and for each the days of a month, decodes
+// each chunk once. All together they are bounded; when they are too many it begins anew.
+const (
+	baseSlots       = 512
+	baseIntegersMax = 1 << 20
+)
 
 // appendFloats appends the piece's samples, which are floats, between mint and maxt, both
 // inclusive.
@@ -176,43 +180,68 @@ func (d *sealedDecoder) decodeDifference(s *Sealed, values []float64) error {
 // integers returns the integers of a chunk up to the window's end, valid until the next
 // call. Those below are decoded first, as far as they aren't remembered.
 func (d *sealedDecoder) integers(b *Bundle, chunk int32) ([]int64, error) {
-	if d.bases == nil {
-		d.bases = make([]base, baseCacheSize)
-	}
-	known := &d.bases[b.id%baseCacheSize]
-	if known.bundle != b.id || len(known.integers) < d.window.end {
-		known.bundle, known.chunk = b.id, -1
-	}
+	var below []int64
 	d.chain = d.chain[:0]
-	for at := chunk; at != known.chunk; at = b.chunks[at].base {
+	for at := chunk; ; at = b.chunks[at].base {
+		if known := d.base(b, at); known.bundle == b.id && known.chunk == at && len(known.integers) >= d.window.end {
+			below = known.integers
+			break
+		}
 		d.chain = append(d.chain, at)
 		if b.chunks[at].kind != kindDifference {
 			break
 		}
 	}
 	for _, at := range slices.Backward(d.chain) {
-		c := &b.chunks[at]
-		stream, err := parseValues(c.body.of(b.value), d.window.samples)
+		own, err := d.decodeBase(b, at, below)
 		if err != nil {
 			return nil, err
 		}
-		if stream.form != formDecimal {
-			return nil, fmt.Errorf("difference to values of form %d: %w", stream.form, ErrCorrupt)
-		}
-		own := &d.values.integers
-		*own = slices.Grow((*own)[:0], d.window.end)[:d.window.end]
-		if err := d.values.decodeIntegers(stream.integers, d.window.samples, *own); err != nil {
-			return nil, err
-		}
-		if c.kind == kindDifference {
-			for i, k := range known.integers[:len(*own)] {
-				(*own)[i] += k
-			}
-		}
-		known.integers, *own = *own, known.integers
-		known.chunk = at
+		below = own
 	}
-	return known.integers, nil
+	return below, nil
+}
+
+// base is where a chunk's integers are remembered.
+func (d *sealedDecoder) base(b *Bundle, chunk int32) *base {
+	if d.bases == nil {
+		d.bases = make([]base, baseSlots)
+	}
+	return &d.bases[(b.id*31+uint64(chunk))%baseSlots]
+}
+
+// decodeBase decodes a chunk's integers up to the window's end and remembers them. below are
+// those of its base.
+func (d *sealedDecoder) decodeBase(b *Bundle, chunk int32, below []int64) ([]int64, error) {
+	c := &b.chunks[chunk]
+	stream, err := parseValues(c.body.of(b.value), d.window.samples)
+	if err != nil {
+		return nil, err
+	}
+	if stream.form != formDecimal {
+		return nil, fmt.Errorf("difference to values of form %d: %w", stream.form, ErrCorrupt)
+	}
+	place := d.base(b, chunk)
+	d.remembered -= cap(place.integers)
+	if len(below) > 0 && len(place.integers) > 0 && &place.integers[0] == &below[0] {
+		place.integers = nil // Two chunks of the chain share the place.
+	}
+	*place = base{integers: slices.Grow(place.integers[:0], d.window.end)[:d.window.end]}
+	if d.remembered += cap(place.integers); d.remembered > baseIntegersMax {
+		own := place.integers
+		clear(d.bases)
+		place.integers, d.remembered = own, cap(own)
+	}
+	if err := d.values.decodeIntegers(stream.integers, d.window.samples, place.integers); err != nil {
+		return nil, err
+	}
+	if c.kind == kindDifference {
+		for i, k := range below[:len(place.integers)] {
+			place.integers[i] += k
+		}
+	}
+	place.bundle, place.chunk = b.id, chunk
+	return place.integers, nil
 }
 
 // bytes is the memory held for reuse.
