@@ -81,7 +81,7 @@ unit: deps ## Run the tests beside the code, house rules included, with the race
 # The gates drive the built program as a black box: the go command cannot know that
 # it changed, hence -count=1. One at a time, since each loads the machine.
 gate: build ## Run the gates: kill -9, full disk, side by side with Prometheus. GATE_STRICT=1 forbids skips.
-	VARVE_BINARY=$(CURDIR)/bin/varve go test -race -count=1 -p 1 -v -timeout 20m ./internal/gate/...
+	VARVE_BINARY=$(CURDIR)/bin/varve go test -race -count=1 -p 1 -v -timeout 20m ./internal/gate/... ./benchmarks
 
 check: fmt-check vet lint staticcheck docs-check vulncheck ## Run the linters: gofmt, vet, house rules, staticcheck, documents, govulncheck.
 

@@ -260,7 +260,11 @@ func (a *Archive) writeWatermarks(all bool) error {
 	}
 	u.marked = now
 	cut := max(a.firstUncut(), u.cutMark)
-	journal := max(a.edgeBefore(min(cut, u.indexMark)), format.Sequence(u.journalMark.Load()))
+	covered := min(cut, u.indexMark)
+	if all {
+		a.endCovered(covered)
+	}
+	journal := max(a.edgeBefore(covered), format.Sequence(u.journalMark.Load()))
 	if cut == u.cutMark && uint64(journal) == u.journalMark.Load() {
 		return nil
 	}
@@ -278,6 +282,18 @@ func (a *Archive) writeWatermarks(all bool) error {
 		return nil
 	}
 	return a.db.DeleteFilesInRange(family(format.FamilyJournal), nil, format.AppendUint64(nil, uint64(journal)))
+}
+
+// endCovered ends the journal's segment if all of the journal lies before the mark, so
+// that nothing of it need be kept.
+func (a *Archive) endCovered(mark format.Sequence) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.committing || len(a.group.record) > 0 || a.durable >= mark {
+		return
+	}
+	a.endSegment()
+	a.edges = append(a.edges, mark)
 }
 
 // firstUncut is the first sequence that is not wholly in durable runs.

@@ -11,7 +11,7 @@ import (
 )
 
 // TestPromQLScripts runs all of upstream's acceptance scripts over the archive,
-// with every sample read from memory, from runs, after a replay, and from replayed runs.
+// with every sample read from memory, from runs, after a replay, and from bundles.
 func TestPromQLScripts(t *testing.T) {
 	for name, stage := range testkit.Stages {
 		t.Run(name, func(t *testing.T) {

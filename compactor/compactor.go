@@ -30,6 +30,8 @@ type Archive interface {
 	Days() ([]archive.DayStatus, error)
 	Seal(ctx context.Context, day format.Day, pace func(context.Context, time.Duration) error) (archive.SealReport, error)
 	Reclaim() (waiting int, err error)
+	// Settle leaves on disk only what is needed.
+	Settle() error
 }
 
 // Options of a Compactor.
@@ -117,12 +119,19 @@ func (c *Compactor) Loop(ctx context.Context) {
 }
 
 // Run does at full speed what is due by the policy's SealDelay alone, quiet or not, after it has
-// brought everything in memory to disk. It waits for work that is under way.
+// brought everything in memory to disk, and leaves the disk tidy. It waits for work that is under way.
 func (c *Compactor) Run(ctx context.Context) (Report, error) {
 	if err := c.a.Maintain(true); err != nil {
 		return Report{}, fmt.Errorf("compactor: %w", err)
 	}
-	return c.run(ctx, Policy{SealDelay: c.o.Policy.SealDelay}, nil)
+	r, err := c.run(ctx, Policy{SealDelay: c.o.Policy.SealDelay}, nil)
+	if err != nil {
+		return r, err
+	}
+	if err := c.a.Settle(); err != nil {
+		return r, fmt.Errorf("compactor: %w", err)
+	}
+	return r, nil
 }
 
 // Status returns what the compactor is at.

@@ -12,9 +12,9 @@ import (
 
 // Upstream's acceptance scripts pass over the archive when they are answered in
 // parts, and each of their queries, instant ones turned into ranges, has the same answer,
-// to the bit, whole and in parts, from runs that were read back from the journal.
+// to the bit, whole and in parts, from sealed days that were read back from the journal before.
 func TestScriptsOverArchive(t *testing.T) {
-	stages := map[string]testkit.Stage{"replay-runs": testkit.Replays}
+	stages := map[string]testkit.Stage{"sealed": testkit.Sealed}
 	if long() {
 		stages = testkit.Stages
 	}

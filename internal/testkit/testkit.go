@@ -74,13 +74,12 @@ const (
 	Memory  Stage = iota // open runs
 	Runs                 // runs on disk, index on disk
 	Replay               // closed and read back from the journal
-	Replays              // read back from the journal, then cut to runs
-	Sealed               // in the bundles of sealed days
+	Sealed               // read back, then in the bundles of sealed days
 	Reseals              // in bundles, of which half came to a day that was sealed
 )
 
 // Stages lists all stages with their names.
-var Stages = map[string]Stage{"memory": Memory, "runs": Runs, "replay": Replay, "replay-runs": Replays, "sealed": Sealed, "resealed": Reseals}
+var Stages = map[string]Stage{"memory": Memory, "runs": Runs, "replay": Replay, "sealed": Sealed, "resealed": Reseals}
 
 // Storage is an archive as upstream's storage.Storage.
 type Storage struct {
@@ -124,11 +123,11 @@ func (s *Storage) Archive() *archive.Archive {
 		return s.a
 	}
 	s.dirty = false
-	if s.stage == Replay || s.stage == Replays {
+	if s.stage == Replay || s.stage == Sealed {
 		require.NoError(s.t, s.a.Close())
 		s.open()
 	}
-	if s.stage == Runs || s.stage == Replays {
+	if s.stage == Runs {
 		require.NoError(s.t, s.a.Maintain(true))
 	}
 	if s.stage == Sealed || s.stage == Reseals {
