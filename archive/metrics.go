@@ -1,6 +1,8 @@
 package archive
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"varve/archive/format"
@@ -29,22 +31,29 @@ type sealMetrics struct {
 	seconds                                                                         prometheus.Counter
 }
 
-// sealed counts what a Seal did, whole or not.
-func (m *metrics) sealed(r *SealReport, err error) {
-	if s := &m.seal; err == nil {
-		s.days.Inc()
-	} else {
-		s.failures.Inc()
+// sealing counts what a Seal has done since the report that was told before.
+func (m *metrics) sealing(r, told *SealReport) {
+	for _, c := range []struct {
+		into      prometheus.Counter
+		now, then int
+	}{
+		{m.seal.runs, r.Runs, told.Runs}, {m.seal.runBytes, r.RunBytes, told.RunBytes}, {m.seal.samples, r.Samples, told.Samples},
+		{m.seal.bundles, r.Bundles, told.Bundles}, {m.seal.bundleBytes, r.BundleBytes, told.BundleBytes},
+		{m.seal.replaced, r.Replaced, told.Replaced}, {m.seal.clocks, r.Clocks, told.Clocks}, {m.overwritten, r.Overwritten, told.Overwritten},
+	} {
+		c.into.Add(float64(c.now - c.then))
 	}
-	m.seal.runs.Add(float64(r.Runs))
-	m.seal.runBytes.Add(float64(r.RunBytes))
-	m.seal.samples.Add(float64(r.Samples))
-	m.seal.bundles.Add(float64(r.Bundles))
-	m.seal.bundleBytes.Add(float64(r.BundleBytes))
-	m.seal.replaced.Add(float64(r.Replaced))
-	m.seal.clocks.Add(float64(r.Clocks))
-	m.seal.seconds.Add(r.Took.Seconds())
-	m.overwritten.Add(float64(r.Overwritten))
+	*told = *r
+}
+
+// sealed counts the end of a Seal.
+func (m *metrics) sealed(took time.Duration, err error) {
+	m.seal.seconds.Add(took.Seconds())
+	if err != nil {
+		m.seal.failures.Inc()
+		return
+	}
+	m.seal.days.Inc()
 }
 
 func newMetrics(a *Archive) *metrics {

@@ -74,7 +74,7 @@ func (a *Archive) Seal(ctx context.Context, day format.Day, pace func(context.Co
 	began := time.Now()
 	err := s.run()
 	s.report.Took = time.Since(began)
-	a.m.sealed(&s.report, err)
+	a.m.sealed(s.report.Took, err)
 	if err != nil {
 		return s.report, fmt.Errorf("seal %s: %w", Date(day), err)
 	}
@@ -100,6 +100,7 @@ type sealer struct {
 	ctx    context.Context
 	pace   func(context.Context, time.Duration) error
 	report SealReport
+	told   SealReport // what the metrics know of it
 	limits sealLimits
 
 	record  format.DayRecord
@@ -305,7 +306,7 @@ func (s *sealer) write(metric format.PairID, ref format.Ref) error {
 		return err
 	}
 	s.batch.Reset()
-	s.a.days.set(s.day, s.record)
+	s.written()
 	s.a.step("batch")
 	if s.book.full() {
 		s.book.forget()
@@ -325,18 +326,24 @@ func (s *sealer) write(metric format.PairID, ref format.Ref) error {
 	return nil
 }
 
+// written takes note of a batch that is on its way to the disk.
+func (s *sealer) written() {
+	s.a.days.set(s.day, s.record)
+	s.report.Clocks = s.book.made
+	s.a.m.sealing(&s.report, &s.told)
+}
+
 func (s *sealer) finish() error {
 	if err := s.closeBundle(0); err != nil {
 		return err
 	}
-	s.report.Clocks = s.book.made
 	s.record.Folding, s.record.Metric, s.record.Ref = false, 0, 0
 	s.record.SealedMillis = s.a.o.Now().UnixMilli()
 	s.batch.Put(family(format.FamilyMeta), format.AppendDayName(nil, s.day), s.record.Append(nil))
 	if err := s.a.writeBatch(&s.batch); err != nil {
 		return err
 	}
-	s.a.days.set(s.day, s.record)
+	s.written()
 	s.a.left.add(leftRuns{day: s.day, generation: s.record.FoldedGeneration(), epoch: s.a.views.advance()})
 	s.a.step("sealed")
 	return nil
