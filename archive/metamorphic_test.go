@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/stretchr/testify/require"
@@ -209,8 +208,11 @@ func drawQuestion(r *rand.Rand, at int64) operation {
 		`histogram_quantile(0.9, {i=~"2[4-9]"})`, `max_over_time({job="job1"}[2h])`, `count({__name__=~".+"}) by (job)`,
 	}
 	query := queries[r.IntN(len(queries))]
-	if r.IntN(2) == 0 {
+	switch r.IntN(4) {
+	case 0, 1:
 		return ask(mint, maxt)
+	case 2:
+		return askChunks(mint, maxt)
 	}
 	return func(t testing.TB, a *archive.Archive) string {
 		engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e7, Timeout: time.Minute, LookbackDelta: 5 * time.Minute})
@@ -232,7 +234,7 @@ func ask(mint, maxt int64) operation {
 		set := q.Select(context.Background(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+"))
 		var lines []string
 		for set.Next() {
-			if line := samplesOf(t, set.At()); line != "" {
+			if line := samplesOf(t, set.At().Iterator(nil)); line != "" {
 				lines = append(lines, set.At().Labels().String()+line)
 			}
 		}
@@ -242,9 +244,33 @@ func ask(mint, maxt int64) operation {
 	}
 }
 
-func samplesOf(t testing.TB, s storage.Series) string {
+// askChunks reads like remote read does: as chunks, coded anew.
+func askChunks(mint, maxt int64) operation {
+	return func(t testing.TB, a *archive.Archive) string {
+		q, err := a.ChunkQuerier(mint, maxt)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, q.Close()) }()
+		set := q.Select(context.Background(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+"))
+		var lines []string
+		for set.Next() {
+			line := ""
+			chunks := set.At().Iterator(nil)
+			for chunks.Next() {
+				line += samplesOf(t, chunks.At().Chunk.Iterator(nil))
+			}
+			require.NoError(t, chunks.Err())
+			if line != "" {
+				lines = append(lines, set.At().Labels().String()+line)
+			}
+		}
+		require.NoError(t, set.Err())
+		sort.Strings(lines)
+		return strings.Join(lines, "\n")
+	}
+}
+
+func samplesOf(t testing.TB, it chunkenc.Iterator) string {
 	var b strings.Builder
-	it := s.Iterator(nil)
 	for kind := it.Next(); kind != chunkenc.ValNone; kind = it.Next() {
 		switch kind {
 		case chunkenc.ValFloat:
