@@ -1,6 +1,7 @@
 package archive_test
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 func TestPromQLScripts(t *testing.T) {
 	for name, stage := range testkit.Stages {
 		t.Run(name, func(t *testing.T) {
+			if stage == testkit.Reseals && os.Getenv("VARVE_LONG") == "" {
+				t.Skip("SKIPPED: TestMetamorphic reseals too; VARVE_LONG=1 runs all scripts with it")
+			}
 			t.Parallel()
 			engine := promqltest.NewTestEngine(t, false, 5*time.Minute, promqltest.DefaultMaxSamplesPerQuery)
 			promqltest.RunBuiltinTestsWithStorage(t, engine, func(tb testing.TB) storage.Storage {

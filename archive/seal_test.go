@@ -278,16 +278,16 @@ func TestSealIntervals(t *testing.T) {
 	}
 	add(1, 0, 86400_000, 3_600_000)
 	add(2, 5, 86400_000, 15_000)
-	add(6, 0, 40_000_000, 100)         // cut into stretches
-	add(11, 0, 40_000_000, 100)        // of the same group or not, with the same times
-	add(16, 60_000_000, 60_030_000, 1) // a burst, cut by number
+	add(6, 38_500_000, 40_000_000, 100)  // cut into stretches
+	add(11, 38_500_000, 40_000_000, 100) // of the same group or not, with the same times
+	add(16, 60_000_000, 60_010_000, 1)   // a burst, cut by number
 	add(21, 7, 86400_000, 60_000)
 	add(26, 86399_999, 86400_000, 1)
 	for range 2 {
 		testkit.SealAll(t, a)
 		requireSame(t, m.dump(day0, day0+86400_000), read(t, a, day0, day0+86400_000), "all")
 		requireSame(t, m.dump(day0+39_000_000, day0+61_000_000), read(t, a, day0+39_000_000, day0+61_000_000), "a part")
-		add(6, 20_000_050, 20_001_000, 100) // late
+		add(6, 39_000_050, 39_001_000, 100) // late
 		add(1, 1, 10, 1)
 	}
 }
