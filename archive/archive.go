@@ -155,6 +155,7 @@ type Archive struct {
 	disk     diskFloor
 	ack      *ackFile
 	orders   *sortOrders
+	seen     *sightings
 	guard    *overwriteGuard // nil unless overwrites are refused
 
 	days    dayStates
@@ -238,7 +239,7 @@ func Open(dir string, o Options) (*Archive, error) {
 	a := &Archive{
 		o: o, dir: dir, db: db, ack: ack, views: newViews(),
 		disk:    diskFloor{dir: dir, bytesMin: o.DiskFloorBytes, shareMin: o.DiskFloorShare, free: freeBytes},
-		started: make(chan struct{}), stop: make(chan struct{}), orders: newSortOrders(), sealLimits: defaultSealLimits,
+		started: make(chan struct{}), stop: make(chan struct{}), orders: newSortOrders(), seen: newSightings(), sealLimits: defaultSealLimits,
 	}
 	a.cat = newCatalogue(db, func() int64 { return o.Now().UnixMilli() }, &a.o)
 	a.index = newIndex(db, a.cat)
@@ -439,6 +440,9 @@ func (a *Archive) Close() error {
 		return nil
 	}
 	close(a.stop)
+	// A sealing ends soon after closing is set, and goes on at the next start.
+	a.sealing.Lock()
+	defer a.sealing.Unlock()
 	a.done.Wait()
 	err := a.flushGroup()
 	if err == nil && a.StartError() == nil && !a.o.Manual {

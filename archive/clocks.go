@@ -171,6 +171,7 @@ func (b *clockBook) find(g format.GroupID, times []int64) (chunk.ClockID, []int6
 			return clockID(g, c.ordinal), own, nil
 		}
 	}
+	var bestTimes []int64
 	best, bestRuns := (*bookedClock)(nil), len(times)/8+1
 	if !slices.IsSortedFunc(clocks, byUses) {
 		slices.SortStableFunc(clocks, byUses)
@@ -187,13 +188,13 @@ func (b *clockBook) find(g format.GroupID, times []int64) (chunk.ClockID, []int6
 			return chunk.NoClock, nil, err
 		}
 		if runs, ok := presentRuns(own, times, bestRuns); ok && runs < bestRuns {
-			best, bestRuns = c, runs
+			best, bestTimes, bestRuns = c, own, runs
 		}
 	}
 	switch {
 	case best != nil:
 		best.uses++
-		return clockID(g, best.ordinal), best.times, nil
+		return clockID(g, best.ordinal), bestTimes, nil
 	case len(times) < clockSamplesMin || len(clocks) >= clocksPerGroupMax:
 		return chunk.NoClock, nil, nil
 	}
@@ -239,6 +240,7 @@ func hashTimes(times []int64) uint64 {
 
 // make adds a clock to the group and to the batch.
 func (b *clockBook) make(g format.GroupID, ordinal int, times []int64, hash uint64) *bookedClock {
+	b.makeRoom()
 	c := &bookedClock{
 		ordinal: uint16(ordinal), samples: len(times), first: times[0], last: times[len(times)-1],
 		hash: hash, uses: 1, times: slices.Clone(times),
@@ -288,21 +290,27 @@ func (b *clockBook) times(g format.GroupID, c *bookedClock) ([]int64, error) {
 	if c.times != nil {
 		return c.times, nil
 	}
-	if b.decoded > bookBytesMax {
-		for _, clocks := range b.groups {
-			for _, other := range clocks {
-				other.times = nil
-			}
-		}
-		b.decoded = 0
-	}
+	b.makeRoom()
 	k := clockKey(clockName{b.day, clockID(g, c.ordinal)})
 	var err error
 	if c.times, err = chunk.ParseClock(k.Append(nil), c.value, make([]int64, 0, c.samples)); err != nil {
-		return nil, fmt.Errorf("clock of group %d: %w", g, err)
+		return nil, fmt.Errorf("clock of group %d on %s: %w; run `varve check data`", g, Date(b.day), err)
 	}
 	b.decoded += 8 * len(c.times)
 	return c.times, nil
+}
+
+// makeRoom forgets the decoded times of all clocks when they are too many.
+func (b *clockBook) makeRoom() {
+	if b.decoded <= bookBytesMax {
+		return
+	}
+	for _, clocks := range b.groups {
+		for _, c := range clocks {
+			c.times = nil
+		}
+	}
+	b.decoded = 0
 }
 
 // full tells that the book should begin anew once its batch is written: then it reads

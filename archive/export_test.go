@@ -1,6 +1,9 @@
 package archive
 
-import "varve/rocks"
+import (
+	"varve/archive/format"
+	"varve/rocks"
+)
 
 // OnStep makes f be told of the steps of sealing. Nothing may be being sealed.
 func (a *Archive) OnStep(f func(step string)) { a.stepped = f }
@@ -15,3 +18,24 @@ func (a *Archive) SmallSeals() {
 func OpenDatabase(dir string) (*rocks.DB, error) {
 	return rocks.Open(dir+"/"+databaseDir, rocks.Options{Families: families()})
 }
+
+// SetFree replaces what tells the free space.
+func (a *Archive) SetFree(f func(dir string) (free, total int64, err error)) { a.disk.free = f }
+
+// CompactHot compacts the runs between two keys into files of their own.
+func (a *Archive) CompactHot(lower, upper []byte) error {
+	return a.db.CompactRange(family(format.FamilyHot), lower, upper)
+}
+
+// HotKeys lists the keys of all runs.
+func (a *Archive) HotKeys() (keys [][]byte) {
+	it := a.db.NewIterator(family(format.FamilyHot), rocks.IterOptions{})
+	defer it.Close()
+	for it.SeekToFirst(); it.Valid(); it.Next() {
+		keys = append(keys, append([]byte(nil), it.Key()...))
+	}
+	return keys
+}
+
+// Closing tells whether Close was called.
+func (a *Archive) Closing() bool { return a.closing.Load() }

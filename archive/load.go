@@ -38,6 +38,7 @@ type loader struct {
 	arena      []byte
 	pieces     []chunk.Piece
 	it, raw    *rocks.Iterator
+	runDays    []runDay
 	steps      int
 	taken      int
 }
@@ -74,6 +75,9 @@ func (v *view) fill(ctx context.Context, out []samples, mint, maxt int64) (taken
 	defer l.it.Close()
 	l.raw = v.a.db.NewIterator(family(format.FamilyRaw), days)
 	defer l.raw.Close()
+	if err := l.findRunDays(); err != nil {
+		return 0, err
+	}
 	for metric, at := range metrics {
 		// Runs of a sealed day arrived later than what is sealed of it.
 		if err := l.sealedMetric(metric, at); err != nil {
@@ -130,13 +134,75 @@ func (l *loader) byMetric() map[format.PairID][]int32 {
 // nearMax is how many runs of other series are stepped over before a seek.
 const nearMax = 6
 
+// runDay is a day that has runs, with the generations of them that are to be read, the
+// older first. Runs of others are in bundles and are about to be dropped: an older one that
+// is still there must not win over a bundle that has what came later.
+type runDay struct {
+	day         format.Day
+	generations []format.Generation
+}
+
+// findRunDays sets the days of the time range that have runs.
+func (l *loader) findRunDays() error {
+	last := format.DayOf(l.maxt)
+	for day := format.DayOf(l.mint); day <= last; day++ {
+		l.it.Seek(format.AppendDayPrefix(nil, day))
+		if !l.it.Valid() {
+			break
+		}
+		k, err := format.ParseHotKey(l.it.Key())
+		if err != nil {
+			return err
+		}
+		r, err := l.v.dayRecord(k.Day)
+		if err != nil {
+			return err
+		}
+		d := runDay{day: k.Day, generations: []format.Generation{r.Generation}}
+		if r.Folding {
+			d.generations = []format.Generation{r.FoldedGeneration(), r.Generation}
+		}
+		l.runDays = append(l.runDays, d)
+		day = k.Day
+	}
+	return l.it.Err()
+}
+
+// dayRecord is the record of a day as the view sees it.
+func (v *view) dayRecord(d format.Day) (r format.DayRecord, err error) {
+	value, ok, err := v.snap.Get(family(format.FamilyMeta), format.AppendDayName(nil, d), nil)
+	if err != nil || !ok {
+		return r, err
+	}
+	if err := r.Parse(value); err != nil {
+		return r, fmt.Errorf("record of day %s: %w; run `varve check data`", Date(d), err)
+	}
+	return r, nil
+}
+
 // metric reads the runs of one metric's series. at are their places in out, by ref.
 func (l *loader) metric(metric format.PairID, at []int32) error {
-	last := format.DayOf(l.maxt)
-	place := format.HotKey{Day: format.DayOf(l.mint), Slot: format.SlotOf(l.mint)}
-	for place.Day <= last {
-		place.Metric, place.Ref = metric, l.out[at[0]].ref
-		l.it.Seek(place.Append(nil))
+	for _, d := range l.runDays {
+		for _, g := range d.generations {
+			if err := l.generation(format.HotKey{Day: d.day, Generation: g, Metric: metric, Ref: l.out[at[0]].ref}, at); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// generation reads the runs of the metric's series that have the day and the generation of first.
+func (l *loader) generation(first format.HotKey, at []int32) error {
+	last := uint8(format.SlotsPerDay - 1)
+	if first.Day == format.DayOf(l.maxt) {
+		last = format.SlotOf(l.maxt)
+	}
+	if first.Day == format.DayOf(l.mint) {
+		first.Slot = format.SlotOf(l.mint)
+	}
+	for first.Slot <= last {
+		l.it.Seek(first.Append(nil))
 		if !l.it.Valid() {
 			return l.it.Err()
 		}
@@ -144,41 +210,22 @@ func (l *loader) metric(metric format.PairID, at []int32) error {
 		if err != nil {
 			return err
 		}
-		if k.Day != place.Day || k.Generation != place.Generation || k.Slot != place.Slot {
+		if k.Day != first.Day || k.Generation != first.Generation {
+			return nil
+		}
+		if k.Slot != first.Slot {
 			// Nothing in this slot: go on where there is something.
-			place = l.within(k)
+			first.Slot = k.Slot
 			continue
 		}
-		if k.Metric == metric {
+		if k.Metric == first.Metric {
 			if err := l.slot(k, at); err != nil {
 				return err
 			}
 		}
-		if place.Slot++; place.Slot == format.SlotsPerDay {
-			place.Generation, place.Slot = place.Generation+1, 0
-			if place.Generation == 0 {
-				place.Day++
-			}
-		}
-		place = l.within(place)
+		first.Slot++
 	}
 	return nil
-}
-
-// within is the first place at or behind that of k that the time range reaches.
-func (l *loader) within(k format.HotKey) format.HotKey {
-	place := format.HotKey{Day: k.Day, Generation: k.Generation, Slot: k.Slot}
-	if k.Day == format.DayOf(l.mint) {
-		place.Slot = max(place.Slot, format.SlotOf(l.mint))
-	}
-	if k.Day == format.DayOf(l.maxt) && place.Slot > format.SlotOf(l.maxt) {
-		place.Generation, place.Slot = place.Generation+1, 0
-		if place.Generation == 0 {
-			place.Day++
-		}
-		return l.within(place)
-	}
-	return place
 }
 
 // slot reads the runs of the metric's series in the slot of k, where the iterator stands.

@@ -1,8 +1,10 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -28,7 +30,7 @@ type overwriteGuard struct {
 
 	mu     sync.Mutex
 	looks  map[format.Ref]*look
-	order  []*look // the looks, sorted by nothing in particular but always alike
+	order  []*look // the looks, by their first time once they are read
 	column chunk.Column
 	it     chunk.Iterator
 }
@@ -49,7 +51,8 @@ type look struct {
 const unknownNewest = math.MaxInt64
 
 // newestWindow is how far behind a batch's samples of a series a look goes on, so that
-// it finds the newest sample of a series that is written to at about now.
+// it finds the newest sample of a series that is written to at about now. A clock that was
+// set back by more than that before a start lets overwrites of what was written ahead of it pass.
 const newestWindow = 24 * time.Hour
 
 // enter drops from the batch what would overwrite, and holds the guard until leave
@@ -156,13 +159,31 @@ func (p *page) newestOf(ref format.Ref) *int64 {
 	return &p.newest[ref-p.first]
 }
 
+// lookSpanMax is how much time the looks that are read together may span: a batch may hold
+// samples of today beside some of years ago.
+const lookSpanMax = 2 * format.DayMillis
+
 // read gives the looks what the archive has at their times.
 func (g *overwriteGuard) read(ctx context.Context) error {
-	mint, maxt := int64(math.MaxInt64), int64(math.MinInt64)
-	out := make([]samples, len(g.order))
-	for i, l := range g.order {
+	slices.SortFunc(g.order, func(x, y *look) int { return cmp.Compare(x.mint, y.mint) })
+	for rest := g.order; len(rest) > 0; {
+		n, maxt := 1, rest[0].end()
+		for n < len(rest) && max(maxt, rest[n].end())-rest[0].mint <= lookSpanMax {
+			maxt = max(maxt, rest[n].end())
+			n++
+		}
+		if err := g.readTogether(ctx, rest[:n], rest[0].mint, maxt); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+func (g *overwriteGuard) readTogether(ctx context.Context, looks []*look, mint, maxt int64) error {
+	out := make([]samples, len(looks))
+	for i, l := range looks {
 		out[i].ref, out[i].metric = l.ref, l.metric
-		mint, maxt = min(mint, l.mint), max(maxt, l.end())
 	}
 	v, err := g.a.view(mint, maxt)
 	if errors.Is(err, ErrStarting) {
@@ -176,10 +197,10 @@ func (g *overwriteGuard) read(ctx context.Context) error {
 		return err
 	}
 	var pieces []chunk.Piece
-	for i, l := range g.order {
+	for i, l := range looks {
 		pieces = out[i].appendPieces(pieces[:0])
 		if err := g.column.Decode(pieces, l.mint, l.end()); err != nil {
-			return err
+			return fmt.Errorf("series %d: %w", l.ref, err)
 		}
 		l.take(&g.column, &g.it)
 		l.settleNewest(&g.column, g.a.o.Now().Add(g.a.o.FutureMax))

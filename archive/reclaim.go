@@ -29,6 +29,13 @@ func (l *leftovers) add(r leftRuns) {
 	l.runs = append(l.runs, r)
 }
 
+// has tells whether runs of the generation wait.
+func (l *leftovers) has(d format.Day, g format.Generation) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.runs, func(r leftRuns) bool { return r.day == d && r.generation == g })
+}
+
 // take returns those that no reader from the epoch on needs. The others stay.
 func (l *leftovers) take(epoch uint64) (free []leftRuns, waiting int) {
 	l.mu.Lock()
@@ -47,7 +54,7 @@ func (l *leftovers) take(epoch uint64) (free []leftRuns, waiting int) {
 // number of generations of a day that still wait for a reader. It frees the disk at once.
 //
 // Snapshots do not hold files that are dropped, so it waits for every reader that began
-// before the day was sealed. Dropping comes first and the range delete second: a range
+// before the day was sealed. Later ones read no runs of the generation. Dropping comes first and the range delete second: a range
 // delete may lie in a file that is dropped, and would then cover the rest no more.
 func (a *Archive) Reclaim() (waiting int, err error) {
 	free, waiting := a.left.take(a.views.oldest())

@@ -48,8 +48,10 @@ const (
 	// chunkSamplesMax is the most samples of a chunk: a series with more a day, which is
 	// more than one in ten seconds, is cut into equal stretches of the day.
 	chunkSamplesMax = 8192
-	// sealBatchBytes is the size of the batches that a day is sealed in.
+	// sealBatchBytes is the size of the batches that a day is sealed in, sealStepMax the time
+	// after which one is written whatever its size: what a kill costs, and how long it takes to stop.
 	sealBatchBytes = 1 << 20
+	sealStepMax    = 200 * time.Millisecond
 )
 
 // Seal turns the runs of a day into bundles: one chunk a series, whose timestamps are
@@ -92,8 +94,8 @@ func (a *Archive) Seal(ctx context.Context, day format.Day, pace func(context.Co
 //     still need the runs.
 //  4. When those are gone, Reclaim drops the runs.
 //
-// Until then a reader that finds a sample in a bundle and in a run finds the same
-// twice, which merges.
+// While that goes on a reader that finds a sample in a bundle and in a run finds the same
+// twice, which merges. Once the day is sealed it reads no run of the generation.
 type sealer struct {
 	a      *Archive
 	day    format.Day
@@ -148,11 +150,22 @@ func (s *sealer) run() (err error) {
 		if !ok {
 			break
 		}
+		if err := s.ended(); err != nil {
+			return err
+		}
 		if err := s.series(&series); err != nil {
-			return fmt.Errorf("series %d: %w", series.ref, err)
+			return fmt.Errorf("series %d of metric %d: %w", series.ref, series.metric, err)
 		}
 	}
 	return s.finish()
+}
+
+// ended tells why the sealing should end before it is done.
+func (s *sealer) ended() error {
+	if s.a.closing.Load() {
+		return errShutdown
+	}
+	return s.ctx.Err()
 }
 
 // raise makes later cuts go to the next generation, and waits until all runs of the
@@ -161,6 +174,11 @@ func (s *sealer) raise() error {
 	a := s.a
 	a.mu.Lock()
 	if r := a.days.record(s.day); !r.Folding {
+		// Generations come round after 256. Another query of hours would be needed for that.
+		if a.left.has(s.day, r.Generation+1) {
+			a.mu.Unlock()
+			return fmt.Errorf("%w: runs of an earlier sealing wait for a query that is still open; end it, see /api/v1/status/queries", ErrBusy)
+		}
 		r.Generation++
 		r.Folding, r.Metric, r.Ref = true, 0, 0
 		a.days.set(s.day, r)
@@ -175,12 +193,13 @@ func (s *sealer) raise() error {
 
 // series adds a series to the bundle that grows.
 func (s *sealer) series(series *sealSeries) error {
-	if series.edge || series.metric != s.metric || s.builder.Size() >= s.limits.bundleBytes || s.builder.Len() >= s.limits.bundleChunks {
+	due := s.batch.Bytes() >= s.limits.batchBytes || time.Since(s.stepped) >= sealStepMax
+	if due || series.edge || series.metric != s.metric || s.builder.Size() >= s.limits.bundleBytes || s.builder.Len() >= s.limits.bundleChunks {
 		if err := s.closeBundle(0); err != nil {
 			return err
 		}
 		// The bundles that were taken over go in the same batch as those that take their place.
-		if s.open = s.open && !series.edge; !s.open && s.batch.Bytes() >= s.limits.batchBytes {
+		if s.open = s.open && !series.edge; !s.open && due {
 			if err := s.write(series.metric, series.ref); err != nil {
 				return err
 			}
@@ -202,7 +221,18 @@ func (s *sealer) series(series *sealSeries) error {
 	if len(s.column.Times) > s.limits.chunkSamples {
 		return s.stretches(series)
 	}
-	return s.add(series, &s.column)
+	err := s.add(series, &s.column)
+	if !errors.Is(err, chunk.ErrBundleFull) {
+		return err
+	}
+	// Its samples change their kind so often that they take more chunks than are left.
+	if err := s.closeBundle(0); err != nil {
+		return err
+	}
+	if err := s.add(series, &s.column); !errors.Is(err, chunk.ErrBundleFull) {
+		return err
+	}
+	return s.stretches(series)
 }
 
 // add adds the column, whole or a stretch of the day, to the bundle that grows.
@@ -222,10 +252,13 @@ func (s *sealer) add(series *sealSeries, c *chunk.Column) error {
 	if err != nil {
 		return err
 	}
+	if err := s.builder.Add(uint64(series.ref), id, times, base, c); err != nil {
+		return err
+	}
 	s.metric, s.last = series.metric, series.ref
 	s.samples += len(c.Times)
 	s.added++
-	return s.builder.Add(uint64(series.ref), id, times, base, c)
+	return nil
 }
 
 // stretches writes a series with too many samples for one chunk as bundles of its own,
@@ -240,22 +273,26 @@ func (s *sealer) stretches(series *sealSeries) error {
 		parts *= 2
 	}
 	length := int64(format.DayMillis) / parts
+	most := s.limits.chunkSamples
 	for from := int64(0); from < format.DayMillis; from += length {
-		begin := s.day.StartMillis() + from
-		s.part.Slice(&s.column, begin, begin+length-1)
-		for len(s.part.Times) > 0 {
+		begin, end := s.day.StartMillis()+from, s.day.StartMillis()+from+length-1
+		for s.part.Slice(&s.column, begin, end); len(s.part.Times) > 0; s.part.Slice(&s.column, begin, end) {
 			// A burst may hold more than its share: it is cut by number.
-			most := min(len(s.part.Times), s.limits.chunkSamples)
-			end := s.part.Times[most-1]
 			var head chunk.Column
-			head.Slice(&s.part, s.part.Times[0], end)
-			if err := s.add(series, &head); err != nil {
+			head.Slice(&s.part, s.part.Times[0], s.part.Times[min(len(s.part.Times), most)-1])
+			err := s.add(series, &head)
+			if errors.Is(err, chunk.ErrBundleFull) && most > 1 {
+				most /= 2
+				s.bases.reset()
+				continue
+			}
+			if err != nil {
 				return err
 			}
 			if err := s.closeBundle(uint32(head.Times[0] - s.day.StartMillis())); err != nil {
 				return err
 			}
-			s.part.Slice(&s.column, end+1, begin+length-1)
+			begin = head.Times[len(head.Times)-1] + 1
 		}
 	}
 	return nil
@@ -310,12 +347,6 @@ func (s *sealer) write(metric format.PairID, ref format.Ref) error {
 	s.a.step("batch")
 	if s.book.full() {
 		s.book.forget()
-	}
-	if err := s.ctx.Err(); err != nil {
-		return err
-	}
-	if s.a.closing.Load() {
-		return errShutdown
 	}
 	if s.pace != nil {
 		if err := s.pace(s.ctx, time.Since(s.stepped)); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/prometheus/storage"
 
+	"varve/archive/chunk"
 	"varve/archive/format"
 	"varve/arrival"
 )
@@ -154,6 +155,10 @@ func (a *Archive) appendFloats(g *group, b *arrival.Batch, now int64) {
 
 func (a *Archive) appendHistogram(g *group, b *arrival.Batch, h *arrival.Histogram, now int64, res *arrival.Result) {
 	ref := b.Rows[h.Row].Ref
+	if bucketCount(h) > chunk.HistogramBucketsMax {
+		res.Rejected[arrival.ReasonInvalidHistogram]++
+		return
+	}
 	w := runWriter{a: a, runs: a.live, segment: a.segment, sequence: g.sequence, now: now}
 	err := w.putHistogram(ref, h)
 	w.done()
@@ -164,6 +169,13 @@ func (a *Archive) appendHistogram(g *group, b *arrival.Batch, h *arrival.Histogr
 	g.record = format.AppendHistogram(g.record, ref, h)
 	res.Histograms++
 	g.samples++
+}
+
+func bucketCount(h *arrival.Histogram) int {
+	if h.Float != nil {
+		return len(h.Float.PositiveBuckets) + len(h.Float.NegativeBuckets)
+	}
+	return len(h.Int.PositiveBuckets) + len(h.Int.NegativeBuckets)
 }
 
 // runWriter brings samples to open runs. It holds the lock of the page it last

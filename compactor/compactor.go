@@ -6,8 +6,8 @@
 // inventory, plans, and does the jobs one after the other, each through a method of
 // the archive that is atomic batch by batch and may be killed anywhere.
 //
-// Its work stands behind that of writers and readers: between two batches it rests, unless
-// somebody waits for it.
+// Its work stands behind that of writers and readers: between two batches it rests, except
+// in a Run, which somebody asked for.
 package compactor
 
 import (
@@ -48,6 +48,9 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Done is told of every job, with its error if it failed. It may be nil.
 	Done func(Job, archive.SealReport, error)
+	// Failed is told of what went wrong beside jobs: what is due could not be listed, or space
+	// not be given back. It may be nil.
+	Failed func(error)
 }
 
 // Compactor does what is due. Its methods are safe for use by several goroutines.
@@ -73,7 +76,8 @@ type Status struct {
 	Waiting int
 	// Planned are the days that were due when it last looked.
 	Planned []Job
-	// Failed is the error of the last job, nil if that went well.
+	// Failed is what went wrong the last time there was something to do or to look for, nil if
+	// all went well.
 	Failed error
 }
 
@@ -129,7 +133,7 @@ func (c *Compactor) Run(ctx context.Context) (Report, error) {
 		return r, err
 	}
 	if err := c.a.Settle(); err != nil {
-		return r, fmt.Errorf("compactor: %w", err)
+		return r, c.failed(err)
 	}
 	return r, nil
 }
@@ -149,12 +153,18 @@ func (c *Compactor) run(ctx context.Context, p Policy, pace func(context.Context
 	}
 	defer func() { <-c.working }()
 	began := c.o.Now()
-	var r Report
+	r, err := c.work(ctx, began, p, pace)
+	r.Took = c.o.Now().Sub(began)
+	c.note(func(s *Status) { s.Waiting, s.Planned, s.Failed = r.Waiting, nil, err })
+	return r, err
+}
+
+func (c *Compactor) work(ctx context.Context, now time.Time, p Policy, pace func(context.Context, time.Duration) error) (r Report, err error) {
 	days, err := c.a.Days()
 	if err != nil {
-		return r, fmt.Errorf("compactor: %w", err)
+		return r, c.failed(err)
 	}
-	jobs := Plan(days, began, p)
+	jobs := Plan(days, now, p)
 	c.note(func(s *Status) { s.Planned = jobs })
 	var errs []error
 	for _, job := range jobs {
@@ -170,18 +180,26 @@ func (c *Compactor) run(ctx context.Context, p Policy, pace func(context.Context
 		}
 		r.Sealed = append(r.Sealed, report)
 	}
-	waiting, err := c.a.Reclaim()
-	errs = append(errs, err)
-	c.note(func(s *Status) { s.Waiting, s.Planned = waiting, nil })
-	r.Waiting, r.Took = waiting, c.o.Now().Sub(began)
+	if r.Waiting, err = c.a.Reclaim(); err != nil {
+		errs = append(errs, c.failed(err))
+	}
 	return r, errors.Join(errs...)
+}
+
+// failed tells of an error that belongs to no job.
+func (c *Compactor) failed(err error) error {
+	err = fmt.Errorf("compactor: %w", err)
+	if c.o.Failed != nil {
+		c.o.Failed(err)
+	}
+	return err
 }
 
 // do does one job.
 func (c *Compactor) do(ctx context.Context, job Job, pace func(context.Context, time.Duration) error) (archive.SealReport, error) {
 	c.note(func(s *Status) { s.Running, s.Since = &job, c.o.Now() })
 	report, err := c.a.Seal(ctx, job.Day.Day, pace)
-	c.note(func(s *Status) { s.Running, s.Failed = nil, err })
+	c.note(func(s *Status) { s.Running = nil })
 	if c.o.Done != nil {
 		c.o.Done(job, report, err)
 	}

@@ -208,4 +208,21 @@ func TestOneDayFails(t *testing.T) {
 	require.ErrorIs(t, err, errBroken)
 	require.Len(t, report.Sealed, 1)
 	require.Equal(t, "2026-02-20", archive.Date(report.Sealed[0].Day))
+	require.ErrorIs(t, c.Status().Failed, errBroken, "a day that went well after it hides nothing")
+}
+
+// held is an archive that can't give space back.
+type held struct{ compactor.Archive }
+
+func (held) Reclaim() (int, error) { return 0, errBroken }
+
+// TestFailuresBesideJobs shows that an error which belongs to no job is told, and shown.
+func TestFailuresBesideJobs(t *testing.T) {
+	a := testkit.Open(t, testkit.MemoryDir(t), testkit.Options())
+	var told error
+	c := compactor.New(held{a}, compactor.Options{Failed: func(err error) { told = err }})
+	_, err := c.Run(context.Background())
+	require.ErrorIs(t, err, errBroken)
+	require.ErrorIs(t, told, errBroken)
+	require.ErrorIs(t, c.Status().Failed, errBroken)
 }

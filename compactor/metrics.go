@@ -10,7 +10,7 @@ var (
 	descSince   = prometheus.NewDesc("varve_compactor_job_seconds", "How long the job under way has taken, 0 without one.", nil, nil)
 	descPlanned = prometheus.NewDesc("varve_compactor_planned_jobs", "Jobs that were due when the compactor last looked and are not done.", nil, nil)
 	descWaiting = prometheus.NewDesc("varve_compactor_held_days", "Sealed days whose runs a query still holds.", nil, nil)
-	descFailed  = prometheus.NewDesc("varve_compactor_failed", "1 if the last job failed. It will be tried again.", nil, nil)
+	descFailed  = prometheus.NewDesc("varve_compactor_failed", "1 if something failed the last time there was work. It will be tried again.", nil, nil)
 )
 
 func newMetrics(c *Compactor, r prometheus.Registerer) *metrics {

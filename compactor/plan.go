@@ -51,12 +51,19 @@ func sealDue(d archive.DayStatus, now time.Time, p Policy) (why string, due bool
 		return "", false
 	case d.RunBytes > runBytesMax:
 		return fmt.Sprintf("%d bytes of runs wait", d.RunBytes), true
-	case now.Sub(d.Cut) < p.Quiet:
+	case within(d.Cut, now, p.Quiet):
 		return "", false
 	case d.Sealed.IsZero():
 		return "the day is over", true
-	case now.Sub(d.Sealed) < p.ResealAfter:
+	case within(d.Sealed, now, p.ResealAfter):
 		return "", false
 	}
 	return "late samples came", true
+}
+
+// within tells whether less than d has passed since then. A time to come is one of a clock
+// that was set back since: it holds up nothing.
+func within(then, now time.Time, d time.Duration) bool {
+	age := now.Sub(then)
+	return age >= 0 && age < d
 }

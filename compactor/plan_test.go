@@ -29,19 +29,21 @@ func TestPlan(t *testing.T) {
 		now  time.Time
 		want string
 	}{
-		"nothing to seal":               {day: archive.DayStatus{Sealed: now}},
-		"over":                          {day: archive.DayStatus{Runs: true}, want: "the day is over"},
-		"not over":                      {day: archive.DayStatus{Runs: true}, now: date("2026-03-01 23:59:59")},
-		"within the delay":              {day: archive.DayStatus{Runs: true}, now: date("2026-03-02 00:59:59")},
-		"at the end of the delay":       {day: archive.DayStatus{Runs: true}, now: date("2026-03-02 01:00:00"), want: "the day is over"},
-		"still arriving":                {day: archive.DayStatus{Runs: true, Cut: now.Add(-10*time.Minute + 1)}},
-		"quiet again":                   {day: archive.DayStatus{Runs: true, Cut: now.Add(-10 * time.Minute)}, want: "the day is over"},
-		"too much waits":                {day: archive.DayStatus{Runs: true, Cut: now, RunBytes: 3 << 30}, want: "3221225472 bytes of runs wait"},
-		"too much, but of today":        {day: archive.DayStatus{Runs: true, RunBytes: 3 << 30}, now: date("2026-03-01 12:00:00")},
-		"late samples, sealed just now": {day: archive.DayStatus{Runs: true, Sealed: now.Add(-6*time.Hour + 1)}},
-		"late samples":                  {day: archive.DayStatus{Runs: true, Sealed: now.Add(-6 * time.Hour)}, want: "late samples came"},
-		"interrupted":                   {day: archive.DayStatus{Folding: true, Cut: now}, want: "a sealing was interrupted"},
-		"interrupted today":             {day: archive.DayStatus{Folding: true}, now: date("2026-03-01 12:00:00"), want: "a sealing was interrupted"},
+		"nothing to seal":                  {day: archive.DayStatus{Sealed: now}},
+		"over":                             {day: archive.DayStatus{Runs: true}, want: "the day is over"},
+		"not over":                         {day: archive.DayStatus{Runs: true}, now: date("2026-03-01 23:59:59")},
+		"within the delay":                 {day: archive.DayStatus{Runs: true}, now: date("2026-03-02 00:59:59")},
+		"at the end of the delay":          {day: archive.DayStatus{Runs: true}, now: date("2026-03-02 01:00:00"), want: "the day is over"},
+		"still arriving":                   {day: archive.DayStatus{Runs: true, Cut: now.Add(-10*time.Minute + 1)}},
+		"quiet again":                      {day: archive.DayStatus{Runs: true, Cut: now.Add(-10 * time.Minute)}, want: "the day is over"},
+		"too much waits":                   {day: archive.DayStatus{Runs: true, Cut: now, RunBytes: 3 << 30}, want: "3221225472 bytes of runs wait"},
+		"too much, but of today":           {day: archive.DayStatus{Runs: true, RunBytes: 3 << 30}, now: date("2026-03-01 12:00:00")},
+		"late samples, sealed just now":    {day: archive.DayStatus{Runs: true, Sealed: now.Add(-6*time.Hour + 1)}},
+		"late samples":                     {day: archive.DayStatus{Runs: true, Sealed: now.Add(-6 * time.Hour)}, want: "late samples came"},
+		"sealed by a clock that was ahead": {day: archive.DayStatus{Runs: true, Sealed: now.AddDate(1, 0, 0)}, want: "late samples came"},
+		"cut by a clock that was ahead":    {day: archive.DayStatus{Runs: true, Cut: now.AddDate(1, 0, 0)}, want: "the day is over"},
+		"interrupted":                      {day: archive.DayStatus{Folding: true, Cut: now}, want: "a sealing was interrupted"},
+		"interrupted today":                {day: archive.DayStatus{Folding: true}, now: date("2026-03-01 12:00:00"), want: "a sealing was interrupted"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

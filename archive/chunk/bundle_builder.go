@@ -127,7 +127,7 @@ func (b *BundleBuilder) add(ref uint64, clock ClockID, clockTimes []int64, base 
 		}
 		end := c.chunkEnd(first)
 		if end == first {
-			return fmt.Errorf("a histogram of more than %d buckets", sealedLayoutBucketsMax)
+			return fmt.Errorf("a histogram of more than %d buckets", HistogramBucketsMax)
 		}
 		b.chunks = append(b.chunks, builtChunk{ref: ref, clock: clock, samples: end - first})
 		built := &b.chunks[len(b.chunks)-1]

@@ -48,7 +48,7 @@ func (c *Column) sealedHistogramsEnd(first, end int) int {
 		if r.layout != layout {
 			layout, layoutBuckets = r.layout, layoutBuckets+n+len(l.customValues)
 		}
-		if buckets += n; buckets > sealedBucketsMax || layoutBuckets > sealedLayoutBucketsMax {
+		if buckets += n; buckets > sealedBucketsMax || layoutBuckets > HistogramBucketsMax {
 			return i
 		}
 	}

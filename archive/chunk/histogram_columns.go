@@ -16,8 +16,8 @@ import (
 const (
 	// sealedBucketsMax is how many buckets all samples have together: 32 MiB of counts.
 	sealedBucketsMax = 1 << 22
-	// sealedLayoutBucketsMax is how many buckets all layouts have together.
-	sealedLayoutBucketsMax = 1 << 20
+	// HistogramBucketsMax is how many buckets all layouts have together.
+	HistogramBucketsMax = 1 << 20
 )
 
 // How a sample's hint is written: upstream's number of it, and a bit for

@@ -88,7 +88,7 @@ func (c *histogramChunk) readLayouts() error {
 		}
 		// Each bucket has a column of two bytes at least.
 		own := countBuckets(l.positive) + countBuckets(l.negative)
-		if buckets += own + uint64(len(l.customValues)); own > uint64(len(c.rest)/2) || buckets > sealedLayoutBucketsMax {
+		if buckets += own + uint64(len(l.customValues)); own > uint64(len(c.rest)/2) || buckets > HistogramBucketsMax {
 			return fmt.Errorf("%d buckets in %d bytes: %w", own, len(c.rest), ErrCorrupt)
 		}
 		c.to.layouts = append(c.to.layouts, l)
@@ -108,7 +108,7 @@ func (c *histogramChunk) readLayout() (l histogramLayout, err error) {
 	}
 	l.positiveBuckets, l.negativeBuckets = int(countBuckets(l.positive)), int(countBuckets(l.negative))
 	custom := c.uvarint()
-	if c.broken || int64(l.schema) != schema || !histogram.IsValidSchema(l.schema) || custom > sealedLayoutBucketsMax ||
+	if c.broken || int64(l.schema) != schema || !histogram.IsValidSchema(l.schema) || custom > HistogramBucketsMax ||
 		custom > 0 && !histogram.IsCustomBucketsSchema(l.schema) {
 		return l, fmt.Errorf("layout of schema %d with %d bounds: %w", schema, custom, ErrCorrupt)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"varve/archive"
 	"varve/compactor"
 	"varve/config"
+	"varve/rocks"
 )
 
 // compacting is the compactor as the API wants it, and its loop.
@@ -31,6 +33,7 @@ func (s *server) newCompacting(a *archive.Archive) *compacting {
 	c.life, c.end = context.WithCancel(context.Background())
 	o := compactorOptions(s.o.config)
 	o.Registerer, o.Done = s.registry, logJob(s.o.logger)
+	o.Failed = func(err error) { s.o.logger.Error("The compactor failed and will try again.", "err", err) }
 	c.compactor = compactor.New(a, o)
 	return c
 }
@@ -48,7 +51,11 @@ func compactorOptions(c *config.Config) compactor.Options {
 // logJob tells of what was done.
 func logJob(log *slog.Logger) func(compactor.Job, archive.SealReport, error) {
 	return func(job compactor.Job, r archive.SealReport, err error) {
-		if err != nil {
+		switch {
+		case errors.Is(err, context.Canceled):
+			log.Info("The sealing of a day was interrupted and will go on.", "day", archive.Date(job.Day.Day))
+			return
+		case err != nil:
 			log.Error("A day could not be sealed. It will be tried again.", "day", archive.Date(job.Day.Day), "err", err)
 			return
 		}
@@ -108,7 +115,7 @@ func (c *compacting) Compact(ctx context.Context, wait bool) (api.CompactorRun, 
 	case <-ctx.Done():
 		return api.CompactorRun{}, ctx.Err()
 	case <-c.life.Done():
-		return api.CompactorRun{}, archive.ErrStarting
+		return api.CompactorRun{}, errStopping
 	}
 	select {
 	case a := <-answers:
@@ -116,9 +123,12 @@ func (c *compacting) Compact(ctx context.Context, wait bool) (api.CompactorRun, 
 	case <-ctx.Done():
 		return api.CompactorRun{}, ctx.Err()
 	case <-c.done:
-		return api.CompactorRun{}, archive.ErrStarting
+		return api.CompactorRun{}, errStopping
 	}
 }
+
+// errStopping answers who waits for work while the server stops.
+var errStopping = fmt.Errorf("%w: the server stops; the work goes on at the next start", rocks.ErrClosed)
 
 func compactorRun(r compactor.Report) api.CompactorRun {
 	run := api.CompactorRun{Done: true, Sealed: []api.SealedDay{}, HeldDays: r.Waiting, Seconds: r.Took.Seconds()}

@@ -112,6 +112,10 @@ func addSignals(g *run.Group, s *server, logger *slog.Logger) {
 
 // drain answers open requests and refuses new ones.
 func (s *server) drain(error) {
+	// A request may wait for the compactor.
+	if c := s.compacting.Load(); c != nil {
+		c.end()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	if err := s.web.Shutdown(ctx); err != nil {

@@ -92,6 +92,8 @@ type server struct {
 	// stopping is closed to make the archive's actor end.
 	stopping chan struct{}
 	closeErr error // of the archive; set before the group ends
+	// compacting is set once there is an archive.
+	compacting atomic.Pointer[compacting]
 
 	// reloadMu is held while a configuration is read and put into effect, and while
 	// what depends on one is put together late.
@@ -153,6 +155,7 @@ func (s *server) runArchive() error {
 	if err != nil {
 		return errors.Join(err, closeBoth(engine, a))
 	}
+	s.compacting.Store(compacting)
 	go compacting.run()
 	select {
 	case <-a.Started():
