@@ -19,29 +19,14 @@ import (
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"varve/archive"
 	"varve/arrival"
 	"varve/internal/testkit"
-	"varve/rocks"
 )
 
 // TestMain fails when a test leaves a goroutine or an object of RocksDB behind.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for kind, n := range rocks.Live() {
-		if n != 0 {
-			fmt.Fprintf(os.Stderr, "%d live RocksDB objects of kind %s\n", n, kind)
-			code = 1
-		}
-	}
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // day0 is a time of the tests: the last day of a month, so that they cross day and month.
 var day0 = time.Date(2025, 1, 31, 0, 0, 0, 0, time.UTC).UnixMilli()

@@ -19,6 +19,16 @@ import (
 	"varve/internal/testkit"
 )
 
+// putter writes a sample to the archive and the model, and cuts it to a run.
+func putter(t *testing.T, a *archive.Archive, m model) func(point) {
+	return func(p point) {
+		t.Helper()
+		write(t, a, []point{p})
+		m.add([]point{p})
+		require.NoError(t, a.Maintain(true))
+	}
+}
+
 // TestPartlyDroppedRuns shows that of two sealed runs, of which the one with the overwritten
 // sample goes later, neither comes to light again: in a new query, in one that began after the
 // day was sealed, or after a kill.
@@ -27,11 +37,7 @@ func TestPartlyDroppedRuns(t *testing.T) {
 	o := options()
 	a := testkit.Open(t, dir, o)
 	m := model{}
-	put := func(p point) {
-		write(t, a, []point{p})
-		m.add([]point{p})
-		require.NoError(t, a.Maintain(true))
-	}
+	put := putter(t, a, m)
 	day := format.DayOf(day0)
 	mint, maxt := day0, day0+1000
 	put(point{series: 1, t: day0 - 1000, v: 9}) // another day, in the file of the older run
@@ -77,11 +83,7 @@ func TestPartlyDroppedRuns(t *testing.T) {
 func TestGenerationWrap(t *testing.T) {
 	a := testkit.Open(t, testkit.MemoryDir(t), options())
 	m := model{}
-	put := func(p point) {
-		write(t, a, []point{p})
-		m.add([]point{p})
-		require.NoError(t, a.Maintain(true))
-	}
+	put := putter(t, a, m)
 	put(point{series: 1, t: day0 + 5, v: 0})
 	for range 255 {
 		_, err := a.Seal(context.Background(), format.DayOf(day0), nil)
@@ -109,11 +111,7 @@ func TestGenerationWrap(t *testing.T) {
 func TestGenerationHeld(t *testing.T) {
 	a := testkit.Open(t, testkit.MemoryDir(t), options())
 	m := model{}
-	put := func(p point) {
-		write(t, a, []point{p})
-		m.add([]point{p})
-		require.NoError(t, a.Maintain(true))
-	}
+	put := putter(t, a, m)
 	q, err := a.Querier(day0, day0+1000)
 	require.NoError(t, err)
 	put(point{series: 1, t: day0 + 5, v: 0}) // generation 0
@@ -215,11 +213,7 @@ func TestSealEndsSoon(t *testing.T) {
 func TestLeftoverOrder(t *testing.T) {
 	a := testkit.Open(t, testkit.MemoryDir(t), options())
 	m := model{}
-	put := func(p point) {
-		write(t, a, []point{p})
-		m.add([]point{p})
-		require.NoError(t, a.Maintain(true))
-	}
+	put := putter(t, a, m)
 	seal := func() {
 		_, err := a.Seal(context.Background(), format.DayOf(day0), nil)
 		require.NoError(t, err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -13,30 +12,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"varve/archive"
 	"varve/archive/format"
 	"varve/arrival"
 	"varve/compactor"
 	"varve/internal/testkit"
-	"varve/rocks"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for kind, n := range rocks.Live() {
-		if n != 0 {
-			fmt.Fprintf(os.Stderr, "%d live RocksDB objects of kind %s\n", n, kind)
-			code = 1
-		}
-	}
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // watch is a clock that tests move. Safe for use by several goroutines.
 type watch struct {

@@ -173,16 +173,14 @@ func goroutinesAreCounted(t *Tree) []Fault {
 		counted := false
 		for _, s := range f.sources {
 			if s.IsTest() {
-				counted = counted || slices.ContainsFunc(s.File.Imports, func(i *ast.ImportSpec) bool {
-					return importPath(i.Path.Value) == "go.uber.org/goleak"
-				})
+				counted = counted || countsGoroutines(s.File)
 				continue
 			}
 			ast.Inspect(s.File, func(n ast.Node) bool {
 				if g, ok := n.(*ast.GoStmt); ok && started == nil {
 					started = &Fault{
 						Path: s.Path, Line: t.line(g.Pos()), Text: "package starts goroutines and no test of it counts them",
-						Cure: "add a TestMain with goleak.VerifyTestMain",
+						Cure: "add a TestMain with goleak.VerifyTestMain or testkit.Main",
 					}
 				}
 				return true
@@ -194,6 +192,22 @@ func goroutinesAreCounted(t *Tree) []Fault {
 		}
 	}
 	return faults
+}
+
+// countsGoroutines tells whether a file of tests uses goleak, or the kit's TestMain that does.
+func countsGoroutines(file *ast.File) bool {
+	if slices.ContainsFunc(file.Imports, func(i *ast.ImportSpec) bool { return importPath(i.Path.Value) == "go.uber.org/goleak" }) {
+		return true
+	}
+	found := false
+	ast.Inspect(file, func(n ast.Node) bool {
+		if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Main" {
+			pkg, ok := s.X.(*ast.Ident)
+			found = found || ok && pkg.Name == "testkit"
+		}
+		return !found
+	})
+	return found
 }
 
 var decoderNames = regexp.MustCompile(`^(Decode|Parse|Unmarshal|Load)([A-Z]|$)`)

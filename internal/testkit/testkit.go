@@ -11,15 +11,18 @@ package testkit
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"sync"
 	"testing"
 
 	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"varve/archive"
 	"varve/ingest"
+	"varve/rocks"
 )
 
 // Options are archive.Options that suit a test: little memory, no floor on the
@@ -28,6 +31,23 @@ func Options() archive.Options {
 	return archive.Options{
 		MemoryBytes: 32 << 20, DiskFloorBytes: 1, DiskFloorShare: 1e-9, ReserveBytes: 1 << 20, Manual: true,
 	}
+}
+
+// Main runs the tests of a package and ends the process, with a failure if a test has left a
+// goroutine or an object of RocksDB behind. It is for TestMain.
+func Main(m *testing.M) {
+	code := m.Run()
+	for kind, n := range rocks.Live() {
+		if n != 0 {
+			fmt.Fprintf(os.Stderr, "%d live RocksDB objects of kind %s\n", n, kind)
+			code = 1
+		}
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // Open opens an archive in dir and waits until its journal is read back. It is
