@@ -252,12 +252,7 @@ func (x *index) active(snap *rocks.Snapshot, from, to format.Day) (*roaring.Bitm
 	return out, x.readActive(snap, from, to, out)
 }
 
-// postings returns the refs that carry the pair in a month, for a reader of the snapshot.
-func (x *index) postings(snap *rocks.Snapshot, m format.Month, pair format.PairID) (*roaring.Bitmap, error) {
-	out := roaring.New()
-	return out, x.addPostings(snap, m, pair, out)
-}
-
+// addPostings adds to out the refs that carry the pair in a month, for a reader of the snapshot.
 func (x *index) addPostings(snap *rocks.Snapshot, m format.Month, pair format.PairID, out *roaring.Bitmap) error {
 	x.mu.Lock()
 	x.addPending(func(p *postings) {

@@ -274,8 +274,7 @@ func sealAtRandom(t *testing.T, seed uint64) {
 	a = open(dir)
 	inReclaim := false
 	var act func(inSeal bool)
-	var stepped func(string)
-	stepped = func(step string) {
+	stepped := func(string) {
 		if r.IntN(3) == 0 {
 			act(true)
 		}
