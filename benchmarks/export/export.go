@@ -4,8 +4,9 @@
 // Samples asks in the way that shows most of what a server keeps: by remote read with
 // streamed chunks from Varve and Prometheus, whose chunks hold the bits of every
 // value; by /api/v1/export from VictoriaMetrics, whose lines print the shortest
-// decimal that gives the same float64 again. That format writes null for every NaN;
-// it is taken for a stale marker, the only NaN that VictoriaMetrics tells apart.
+// decimal that gives the same float64 again. That format writes null for a NaN, which is
+// taken for a stale marker, the only NaN that VictoriaMetrics tells apart; or, in the form that
+// Debian has, NaN for some.
 //
 // Compare does this for each target of a fleet and counts samples by what became of
 // them. It holds one target's bookkeeping at a time, a bit a sample.
@@ -174,14 +175,17 @@ func readLines(ctx context.Context, client *http.Client, address string, r Range
 func visitLine(line []byte, r Range, visit Visit) error {
 	var block struct {
 		Metric     map[string]string `json:"metric"`
-		Values     json.RawMessage   `json:"values"`
 		Timestamps []int64           `json:"timestamps"`
 	}
-	if err := json.Unmarshal(line, &block); err != nil {
+	rest, list, err := cutValues(line)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(rest, &block); err != nil {
 		return fmt.Errorf("parse line: %w", err)
 	}
 	l := labels.FromMap(block.Metric)
-	values := strings.Split(strings.Trim(string(block.Values), "[] \n"), ",")
+	values := strings.Split(list, ",")
 	if len(block.Timestamps) == 0 {
 		values = nil
 	}
@@ -198,6 +202,23 @@ func visitLine(line []byte, r Range, visit Visit) error {
 		}
 	}
 	return nil
+}
+
+// cutValues takes the list of values out of a line, which is JSON but for them: some
+// releases write NaN as it is. A quote in a label is escaped, so no label holds the name of the list.
+func cutValues(line []byte) (rest []byte, list string, err error) {
+	const name = `"values":[`
+	first := bytes.Index(line, []byte(name))
+	if first < 0 {
+		return nil, "", errors.New("parse line: no values")
+	}
+	begin := first + len(name)
+	length := bytes.IndexByte(line[begin:], ']')
+	if length < 0 {
+		return nil, "", errors.New("parse line: values without an end")
+	}
+	list = string(line[begin : begin+length])
+	return append(append([]byte(nil), line[:begin]...), line[begin+length:]...), list, nil
 }
 
 // parseValue reads a value as an export writes it.

@@ -50,6 +50,7 @@ func FuzzVisitChunks(f *testing.F) {
 // FuzzVisitLine shows the same for lines of an export.
 func FuzzVisitLine(f *testing.F) {
 	f.Add([]byte(`{"metric":{"__name__":"a"},"values":[1,null,"Infinity"],"timestamps":[1,2,30]}`))
+	f.Add([]byte(`{"metric":{"__name__":"a"},"values":[NaN,2],"timestamps":[1,2]}`))
 	f.Add([]byte(`{"metric":{},"values":[],"timestamps":[]}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		_ = visitLine(line, Range{MinMillis: 0, MaxMillis: 10}, func(_ labels.Labels, millis int64, _ float64) {
