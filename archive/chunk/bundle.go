@@ -205,6 +205,24 @@ func (b *Bundle) Clock(i int) ClockID { return b.chunks[i].clock }
 // clock.
 func (b *Bundle) Samples(i int) int { return int(b.chunks[i].samples) }
 
+// TotalSamples is the number of samples in all chunks of the bundle. times gives the
+// times of a clock.
+func (b *Bundle) TotalSamples(times func(ClockID) ([]int64, error)) (int, error) {
+	n := 0
+	for i := range b.chunks {
+		if samples := b.Samples(i); samples > 0 {
+			n += samples
+			continue
+		}
+		clock, err := times(b.Clock(i))
+		if err != nil {
+			return 0, err
+		}
+		n += len(clock)
+	}
+	return n, nil
+}
+
 // Kind returns what the samples of chunk i are.
 func (b *Bundle) Kind(i int) chunkenc.ValueType {
 	switch b.chunks[i].kind {

@@ -401,11 +401,8 @@ func (c *Column) unsettle(at int, keepReset bool) {
 func (c *Column) gather(mint, maxt int64) {
 	u := &c.unmerged
 	for _, s := range u.segments {
-		begin := s.begin + seek(u.times[s.begin:s.end], 0, mint)
-		end := s.end
-		if begin < end && u.times[end-1] > maxt {
-			end = begin + seek(u.times[begin:end], 0, maxt+1)
-		}
+		begin, end := between(u.times[s.begin:s.end], mint, maxt)
+		begin, end = s.begin+begin, s.begin+end
 		c.Times = append(c.Times, u.times[begin:end]...)
 		c.Values = append(c.Values, u.values[begin:end]...)
 		if u.hasStarts {

@@ -4,11 +4,7 @@ package chunk
 // milliseconds. c then shares the memory of src: it is for reading, until src changes,
 // and must not be decoded into.
 func (c *Column) Slice(src *Column, mint, maxt int64) {
-	first := seek(src.Times, 0, mint)
-	end := len(src.Times)
-	if end > first && src.Times[end-1] > maxt {
-		end = first + seek(src.Times[first:], 0, maxt+1) // maxt is below some int64.
-	}
+	first, end := between(src.Times, mint, maxt)
 	*c = Column{Times: src.Times[first:end], Values: src.Values[first:end], histograms: src.histograms}
 	if src.Starts != nil {
 		c.Starts = src.Starts[first:end]
@@ -18,20 +14,13 @@ func (c *Column) Slice(src *Column, mint, maxt int64) {
 	}
 }
 
-// TotalSamples is the number of samples in all chunks of the bundle. times gives the
-// times of a clock.
-func (b *Bundle) TotalSamples(times func(ClockID) ([]int64, error)) (int, error) {
-	n := 0
-	for i := range b.chunks {
-		if samples := b.Samples(i); samples > 0 {
-			n += samples
-			continue
-		}
-		clock, err := times(b.Clock(i))
-		if err != nil {
-			return 0, err
-		}
-		n += len(clock)
+// between returns the stretch of ascending times with mint <= time <= maxt: from index first
+// on, before end.
+func between(times []int64, mint, maxt int64) (first, end int) {
+	first = seek(times, 0, mint)
+	end = len(times)
+	if first < end && times[end-1] > maxt {
+		end = first + seek(times[first:], 0, maxt+1) // maxt is below some int64.
 	}
-	return n, nil
+	return first, end
 }

@@ -232,7 +232,9 @@ type RawKey struct {
 }
 
 // AppendRawPrefix appends what the keys of one metric's bundles on one day begin with.
-func AppendRawPrefix(dst []byte, d Day, metric PairID) []byte {
+func AppendRawPrefix(dst []byte, d Day, metric PairID) []byte { return appendDayMetric(dst, d, metric) }
+
+func appendDayMetric(dst []byte, d Day, metric PairID) []byte {
 	return binary.BigEndian.AppendUint32(appendDay(dst, d), uint32(metric))
 }
 
@@ -310,16 +312,14 @@ const ExemplarKeySize = 28
 // Append appends the key.
 func (k *ExemplarKey) Append(dst []byte) []byte {
 	d := DayOf(k.TimeMillis)
-	dst = binary.BigEndian.AppendUint32(appendDay(dst, d), uint32(k.Metric))
-	dst = binary.BigEndian.AppendUint64(dst, uint64(k.Ref))
+	dst = AppendExemplarPrefix(dst, d, k.Metric, k.Ref)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(k.TimeMillis-d.StartMillis()))
 	return binary.BigEndian.AppendUint64(dst, uint64(k.Sequence))
 }
 
 // AppendExemplarPrefix appends what the exemplar keys of one series on one day begin with.
 func AppendExemplarPrefix(dst []byte, d Day, metric PairID, ref Ref) []byte {
-	dst = binary.BigEndian.AppendUint32(appendDay(dst, d), uint32(metric))
-	return binary.BigEndian.AppendUint64(dst, uint64(ref))
+	return binary.BigEndian.AppendUint64(appendDayMetric(dst, d, metric), uint64(ref))
 }
 
 // ParseExemplarKey reads an exemplar's key.
