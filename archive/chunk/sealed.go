@@ -49,11 +49,20 @@ type window struct {
 	first, end int // of those wanted
 }
 
-// base are the first integers of a chunk that others are differences to, or may be.
+// base are some integers of a chunk that others are differences to, or may be.
 type base struct {
 	bundle   uint64
 	chunk    int32
+	first    int // index in the chunk of the first of them
 	integers []int64
+}
+
+// of returns the integers in the window, if they are those of the chunk and all there.
+func (b *base) of(bundle uint64, chunk int32, w window) ([]int64, bool) {
+	if b.bundle != bundle || b.chunk != chunk || w.first < b.first || w.end > b.first+len(b.integers) {
+		return nil, false
+	}
+	return b.integers[w.first-b.first : w.end-b.first], true
 }
 
 // A decoder remembers bases by bundle and chunk, so that a query that walks the buckets of
@@ -149,14 +158,15 @@ func (d *sealedDecoder) appendValues(s *Sealed, values []float64) ([]float64, er
 // appendStarts appends the start timestamps in the window.
 func (d *sealedDecoder) appendStarts(s *Sealed, starts []int64) ([]int64, error) {
 	at, w := len(starts), d.window
-	starts = slices.Grow(starts, w.end)[:at+w.end]
+	n := w.end - w.first
+	starts = slices.Grow(starts, n)[:at+n]
 	src := s.chunk().starts.of(s.Bundle.value)
-	if w.end > 0 {
-		if err := d.values.decodeIntegers(src, w.samples, starts[at:]); err != nil {
+	if n > 0 {
+		if err := d.values.decodeIntegers(src, w.samples, w.first, starts[at:]); err != nil {
 			return starts[:at], fmt.Errorf("start timestamps: %w", err)
 		}
 	}
-	return slices.Delete(starts, at, at+w.first), nil
+	return starts, nil
 }
 
 // decodeDifference fills values with the samples in the window.
@@ -173,18 +183,18 @@ func (d *sealedDecoder) decodeDifference(s *Sealed, values []float64) error {
 	if err != nil {
 		return err
 	}
-	stream.toFloats(integers[d.window.first:], d.window.first, values)
+	stream.toFloats(integers, d.window.first, values)
 	return nil
 }
 
-// integers returns the integers of a chunk up to the window's end, valid until the next
-// call. Those below are decoded first, as far as they aren't remembered.
+// integers returns the integers of a chunk in the window, valid until the next call. Those
+// below are decoded first, as far as they aren't remembered.
 func (d *sealedDecoder) integers(b *Bundle, chunk int32) ([]int64, error) {
 	var below []int64
 	d.chain = d.chain[:0]
 	for at := chunk; ; at = b.chunks[at].base {
-		if known := d.base(b, at); known.bundle == b.id && known.chunk == at && len(known.integers) >= d.window.end {
-			below = known.integers
+		if known, ok := d.base(b, at).of(b.id, at, d.window); ok {
+			below = known
 			break
 		}
 		d.chain = append(d.chain, at)
@@ -210,8 +220,8 @@ func (d *sealedDecoder) base(b *Bundle, chunk int32) *base {
 	return &d.bases[(b.id*31+uint64(chunk))%baseSlots]
 }
 
-// decodeBase decodes a chunk's integers up to the window's end and remembers them. below are
-// those of its base.
+// decodeBase decodes a chunk's integers in the window and remembers them. below are those
+// of its base.
 func (d *sealedDecoder) decodeBase(b *Bundle, chunk int32, below []int64) ([]int64, error) {
 	c := &b.chunks[chunk]
 	stream, err := parseValues(c.body.of(b.value), d.window.samples)
@@ -223,16 +233,17 @@ func (d *sealedDecoder) decodeBase(b *Bundle, chunk int32, below []int64) ([]int
 	}
 	place := d.base(b, chunk)
 	d.remembered -= cap(place.integers)
-	if len(below) > 0 && len(place.integers) > 0 && &place.integers[0] == &below[0] {
+	if sameMemory(below, place.integers) {
 		place.integers = nil // Two chunks of the chain share the place.
 	}
-	*place = base{integers: slices.Grow(place.integers[:0], d.window.end)[:d.window.end]}
+	n := d.window.end - d.window.first
+	*place = base{first: d.window.first, integers: slices.Grow(place.integers[:0], n)[:n]}
 	if d.remembered += cap(place.integers); d.remembered > baseIntegersMax {
 		own := place.integers
 		clear(d.bases)
 		place.integers, d.remembered = own, cap(own)
 	}
-	if err := d.values.decodeIntegers(stream.integers, d.window.samples, place.integers); err != nil {
+	if err := d.values.decodeIntegers(stream.integers, d.window.samples, d.window.first, place.integers); err != nil {
 		return nil, err
 	}
 	if c.kind == kindDifference {
@@ -242,6 +253,11 @@ func (d *sealedDecoder) decodeBase(b *Bundle, chunk int32, below []int64) ([]int
 	}
 	place.bundle, place.chunk = b.id, chunk
 	return place.integers, nil
+}
+
+// sameMemory tells whether two slices are of one array, up to the end of which both reach.
+func sameMemory(x, y []int64) bool {
+	return cap(x) > 0 && cap(y) > 0 && &x[:cap(x)][cap(x)-1] == &y[:cap(y)][cap(y)-1]
 }
 
 // bytes is the memory held for reuse.

@@ -148,7 +148,7 @@ func (c *histogramChunk) readInts(n, end int) ([]int64, error) {
 	if end == 0 {
 		return c.integers, nil
 	}
-	return c.integers, c.values.decodeIntegers(stream, n, c.integers)
+	return c.integers, c.values.decodeIntegers(stream, n, 0, c.integers)
 }
 
 // readValues reads the next stream: of n floats those from first to end.
@@ -166,7 +166,7 @@ func (c *histogramChunk) readValues(n, first, end int) ([]float64, error) {
 func (c *histogramChunk) readLayoutOf() error {
 	n := c.window.samples
 	c.layoutOf = slices.Grow(c.layoutOf[:0], n)[:n]
-	if err := c.values.decodeIntegers(c.framed(), n, c.layoutOf); err != nil {
+	if err := c.values.decodeIntegers(c.framed(), n, 0, c.layoutOf); err != nil {
 		return err
 	}
 	layouts := c.to.layouts[c.firstLayout:]

@@ -103,31 +103,32 @@ func (x *exceptionReader) next(run *exceptionRun) bool {
 }
 
 // decode fills values with the samples from index first on of a stream of n values;
-// first+len(values) <= n. What lies behind those is not looked at.
+// first+len(values) <= n. What lies behind those is not looked at, and what lies before
+// them is passed over in large steps where the stream allows.
 func (d *valueDecoder) decode(src []byte, n, first int, values []float64) error {
 	s, err := parseValues(src, n)
 	if err != nil {
 		return err
 	}
-	end := first + len(values)
-	d.integers = slices.Grow(d.integers[:0], end)[:end]
+	d.integers = slices.Grow(d.integers[:0], len(values))[:len(values)]
 	if s.form == formScaled {
 		return d.decodeScaled(&s, n, first, values)
 	}
-	if err := d.decodeIntegers(s.integers, n, d.integers); err != nil {
+	if err := d.decodeIntegers(s.integers, n, first, d.integers); err != nil {
 		return err
 	}
-	s.toFloats(d.integers[first:], first, values)
+	s.toFloats(d.integers, first, values)
 	return nil
 }
 
-// decodeIntegers decodes the last integers of a stream.
-func (d *valueDecoder) decodeIntegers(src []byte, n int, x []int64) error {
-	used, err := d.ints.Decode(src, n, x)
+// decodeIntegers decodes the integers from index first on of a stream of n, which is all
+// of src.
+func (d *valueDecoder) decodeIntegers(src []byte, n, first int, x []int64) error {
+	used, err := d.ints.DecodeFrom(src, n, first, x)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	if len(x) == n && used != len(src) {
+	if first+len(x) == n && len(x) > 0 && used != len(src) {
 		return fmt.Errorf("%d bytes behind the values: %w", len(src)-used, ErrCorrupt)
 	}
 	return nil
@@ -143,7 +144,7 @@ func (d *valueDecoder) decimals(src []byte, n int, dst []int64) ([]int64, error)
 		return dst[:0], fmt.Errorf("difference to values of form %d: %w", s.form, ErrCorrupt)
 	}
 	dst = slices.Grow(dst[:0], n)[:n]
-	return dst, d.decodeIntegers(s.integers, n, dst)
+	return dst, d.decodeIntegers(s.integers, n, 0, dst)
 }
 
 // toFloats makes values of integers in formDecimal or formBits. first is the index of
@@ -174,17 +175,16 @@ func (d *valueDecoder) decodeScaled(s *valueStream, n, first int, values []float
 	if r.broken {
 		return fmt.Errorf("scaled values cut short: %w", ErrCorrupt)
 	}
-	end := first + len(values)
-	d.residuals = slices.Grow(d.residuals[:0], end)[:end]
-	if err := d.decodeIntegers(integers, n, d.integers); err != nil {
+	d.residuals = slices.Grow(d.residuals[:0], len(values))[:len(values)]
+	if err := d.decodeIntegers(integers, n, first, d.integers); err != nil {
 		return err
 	}
-	if err := d.decodeIntegers(r.rest, n, d.residuals); err != nil {
+	if err := d.decodeIntegers(r.rest, n, first, d.residuals); err != nil {
 		return err
 	}
 	power := powersOfTen[s.exponent]
-	residuals := d.residuals[first:][:len(values)]
-	for i, k := range d.integers[first:][:len(values)] {
+	residuals := d.residuals[:len(values)]
+	for i, k := range d.integers[:len(values)] {
 		values[i] = fromOrderedBits(orderedBits(float64(k)/power) + residuals[i])
 	}
 	s.putExceptions(first, values)

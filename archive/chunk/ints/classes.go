@@ -3,6 +3,7 @@ package ints
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 )
 
 // The classes coder writes residuals as symbols of a prefix code with raw bits behind
@@ -22,10 +23,15 @@ const (
 	largeBitsMin  = 5
 	exactMax      = symbolLarge - symbolExact
 	classesLenMin = 12 // of shorter lists the code alone is larger than packing
-	// halvesTokensMin is when a list is coded in halves, which the decoder reads in
-	// turns: each token's place depends on the one before, and two such chains take
-	// little longer than one. It costs about three bytes, of a kilobyte or more.
-	halvesTokensMin = 2048
+	// partsTokensMin is when a list is coded in parts. A decoder can begin at any of them,
+	// and it reads two in turns: each token's place depends on the one before, and two such
+	// chains take little longer than one. A part costs some seven bytes, of two hundred or more.
+	partsTokensMin = 2048
+	// partLen is about how many residuals are in a part.
+	partLen = 1024
+	// partsMax bounds what a decoder holds. With less than the root of the residuals no part
+	// is empty.
+	partsMax = 256
 	// shortRuns is a length of runs. If they have less on average, the list is also
 	// tried without runs, since their lengths are a burden then.
 	shortRuns = 4
@@ -81,23 +87,34 @@ func zeros(z []uint64) int {
 
 // classesPlan is how a list is coded best in classes, and its size.
 type classesPlan struct {
-	code   *prefixCode // one of those below
-	halves bool        // each half of the list has bits of its own
-	size   int         // in bytes; with halves, it may be one less
+	code  *prefixCode // one of those below
+	parts int         // above 1: so many parts of the list have bits of their own
+	size  int         // in bytes; an estimate if there are parts
+	table []byte
 
 	runs   prefixCode
 	noRuns prefixCode
 }
 
-// plan finds the code for z, which isn't empty.
-func (p *classesPlan) plan(z []uint64) {
-	clear(p.runs.count[:])
-	tokens, runs := p.runs.tally(z)
-	single := len(z) - (tokens - runs) // zeros
-	p.halves = tokens >= halvesTokensMin
-	if p.halves {
-		p.runs.splitRun(z)
+// partsOf is in how many parts a list of n residuals is coded, if it has tokens enough. It is
+// even, for they are read in pairs.
+func partsOf(n int) int { return min(2*max(1, (n+partLen)/(2*partLen)), partsMax) }
+
+// partLength is how many of n residuals are in each of so many parts but the last.
+func partLength(n, parts int) int { return (n + parts - 1) / parts }
+
+// plan finds the code for z, the residuals of an order, which isn't empty.
+func (p *classesPlan) plan(z []uint64, order order) {
+	p.parts = 1
+	if len(z) >= partsTokensMin {
+		p.parts = partsOf(len(z))
 	}
+	tokens, runs := p.tally(z)
+	if p.parts > 1 && tokens < partsTokensMin {
+		p.parts = 1
+		tokens, runs = p.tally(z)
+	}
+	single := len(z) - (tokens - runs) // zeros
 	p.code = &p.runs
 	size := p.runs.build()
 	if runs < single && single < shortRuns*runs {
@@ -110,9 +127,27 @@ func (p *classesPlan) plan(z []uint64) {
 		}
 	}
 	p.size = int(size+7) / 8
-	if p.halves {
-		p.size += 2 + uvarintBytes(uint64(size/8))
+	if p.parts > 1 {
+		const stateBytes = 2
+		each := 1 + uvarintBytes(uint64(p.size/p.parts))
+		if order == orderDelta || order == orderTurn {
+			each += stateBytes * int(order)
+		}
+		p.size += 1 + each*(p.parts-1)
 	}
+}
+
+// tally counts the symbols of z in p.runs. It returns how many there are in all, and how
+// many for zeros and runs of them. No run goes from one part to the next.
+func (p *classesPlan) tally(z []uint64) (tokens, runs int) {
+	clear(p.runs.count[:])
+	length := partLength(len(z), p.parts)
+	for len(z) > 0 {
+		n := min(length, len(z))
+		t, r := p.runs.tally(z[:n])
+		tokens, runs, z = tokens+t, runs+r, z[n:]
+	}
+	return tokens, runs
 }
 
 // tally counts the symbols of z. It returns how many there are in all, and how many for
@@ -132,30 +167,9 @@ func (c *prefixCode) tally(z []uint64) (tokens, runs int) {
 	return tokens, runs
 }
 
-// splitRun corrects the count for a run of zeros that the middle of z parts.
-func (c *prefixCode) splitRun(z []uint64) {
-	middle := len(z) / 2
-	start, end := middle, middle
-	for start > 0 && z[start-1] == 0 {
-		start--
-	}
-	for end < len(z) && z[end] == 0 {
-		end++
-	}
-	// A stretch of more than runMax zeros is several runs.
-	for n := end - start; n > 0; n -= runMax {
-		c.count[runOf(min(n, runMax))]--
-	}
-	for n := middle - start; n > 0; n -= runMax {
-		c.count[runOf(min(n, runMax))]++
-	}
-	for n := end - middle; n > 0; n -= runMax {
-		c.count[runOf(min(n, runMax))]++
-	}
-}
-
-// append writes z as planned.
-func (p *classesPlan) append(dst []byte, z []uint64) []byte {
+// append writes z as planned. state appends what a decoder must know that begins with
+// the residual at end, and not with the one at first.
+func (p *classesPlan) append(dst []byte, z []uint64, state func(dst []byte, first, end int) []byte) []byte {
 	start := len(dst)
 	dst = grow(dst, p.size+wordBytes)
 	w := bitWriter{buf: dst[start:]}
@@ -166,20 +180,24 @@ func (p *classesPlan) append(dst []byte, z []uint64) []byte {
 	if !p.code.alone {
 		p.code.codes(&codes)
 	}
-	if p.halves {
-		described := w.end()
-		p.put(&w, &codes, z[:len(z)/2])
-		first := w.end() - described
-		// The length of the first half goes before it once it is known.
-		var length [binary.MaxVarintLen64]byte
-		n := binary.PutUvarint(length[:], uint64(first))
-		copy(w.buf[described+n:], w.buf[described:described+first])
-		copy(w.buf[described:], length[:n])
-		w.pos += n
-		z = z[len(z)/2:]
+	if p.parts == 1 {
+		p.put(&w, &codes, z)
+		return dst[:start+w.end()]
 	}
-	p.put(&w, &codes, z)
-	return dst[:start+w.end()]
+	described := w.end()
+	length := partLength(len(z), p.parts)
+	p.table = binary.AppendUvarint(p.table[:0], uint64(p.parts))
+	for first := 0; first < len(z); first += length {
+		end := min(first+length, len(z))
+		at := w.pos
+		p.put(&w, &codes, z[first:end])
+		if bytes := w.end() - at; end < len(z) {
+			p.table = binary.AppendUvarint(p.table, uint64(bytes))
+			p.table = state(p.table, first, end)
+		}
+	}
+	// The table goes before the parts once their lengths are known.
+	return slices.Insert(dst[:start+w.end()], start+described, p.table...)
 }
 
 // put writes the codes and raw bits of z.

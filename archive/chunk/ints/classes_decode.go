@@ -155,48 +155,18 @@ func readSymbol(r *bitReader, next, length int) (symbol, codeBits int) {
 
 // decodeClasses fills out with the first residuals of a list of n, len(out) <= n,
 // and returns the length of all of it if it read all.
-func (d *Decoder) decodeClasses(src []byte, n int, out []int64, halves bool) (used int, err error) {
+func (d *Decoder) decodeClasses(src []byte, n int, out []int64) (used int, err error) {
 	r := bitReader{src: src}
 	c, err := d.readCode(&r)
 	if err != nil {
 		return 0, err
 	}
-	if !halves {
-		l := lane{bitReader: r, code: c, n: n, out: out}
-		err = d.decodeRest(&l)
-		return l.used(), err
-	}
-	described := r.used()
-	first, length := binary.Uvarint(src[described:])
-	if length <= 0 || first > uint64(len(src)-described-length) {
-		return 0, fmt.Errorf("first half of %d bytes: %w", first, ErrCorrupt)
-	}
-	start := described + length
-	middle := start + int(first)
-	half := n / 2
-	a := lane{bitReader: bitReader{src: src[start:middle]}, code: c, n: half, out: out[:min(half, len(out))]}
-	b := lane{bitReader: bitReader{src: src[middle:]}, code: c, n: n - half, out: out[len(a.out):]}
-	if c.tokenBits <= filledBits {
-		if err := d.decodeTwo(&a, &b); err != nil {
-			return 0, err
-		}
-	}
-	if err := d.decodeRest(&a); err != nil {
-		return 0, err
-	}
-	if len(out) <= half {
-		return 0, nil
-	}
-	if a.used() != int(first) {
-		return 0, fmt.Errorf("first half of %d bytes has %d: %w", first, a.used(), ErrCorrupt)
-	}
-	if err := d.decodeRest(&b); err != nil {
-		return 0, err
-	}
-	return middle + b.used(), nil
+	l := lane{bitReader: r, code: c, n: n, out: out}
+	err = d.decodeRest(&l)
+	return l.used(), err
 }
 
-// lane is a list, or a half of one, that is being decoded.
+// lane is a list, or a part of one, that is being decoded.
 type lane struct {
 	bitReader
 	code

@@ -3,21 +3,26 @@ package ints
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Decoder reads streams. The zero value is ready. It is large, so keep it; it
-// allocates nothing. One goroutine at a time.
+// allocates nothing once warm. One goroutine at a time.
 type Decoder struct {
 	table  [codeSpace]classEntry
 	tail   [blockLen*8 + wordBytes]byte
 	levels [dictionaryMax]int64
+	// parts are those of a list in classes that are needed.
+	parts []part
+	// passed holds values together with those before them that nobody asked for.
+	passed []int64
 }
 
 // header is what a stream says before its residuals.
 type header struct {
 	order   order
 	classes bool
-	halves  bool
+	inParts bool
 	first   int64
 	step    int64
 	bias    int64
@@ -31,15 +36,22 @@ type header struct {
 // been looked at. Errors wrap ErrCorrupt; x is then in disorder. Time and memory are
 // bounded by len(src) + len(x).
 func (d *Decoder) Decode(src []byte, n int, x []int64) (used int, err error) {
-	if len(x) > n || n < 1 || len(src) < 1 {
-		return 0, fmt.Errorf("%d of %d values in %d bytes: %w", len(x), n, len(src), ErrCorrupt)
+	return d.DecodeFrom(src, n, 0, x)
+}
+
+// DecodeFrom is Decode for the values from index first on; first >= 0, first+len(x) <= n. What
+// is before them is passed over where the stream has parts, and decoded where it hasn't.
+// Time and memory are bounded by len(src) + first + len(x).
+func (d *Decoder) DecodeFrom(src []byte, n, first int, x []int64) (used int, err error) {
+	if first < 0 || len(x) > n-first || n < 1 || len(src) < 1 {
+		return 0, fmt.Errorf("%d of %d values from %d on in %d bytes: %w", len(x), n, first, len(src), ErrCorrupt)
 	}
 	if src[0]&flagEqual != 0 {
 		used, err = decodeEqual(src, x)
 	} else {
-		used, err = d.decodeCoded(src, n, x)
+		used, err = d.decodeCoded(src, n, first, x)
 	}
-	if err != nil || len(x) < n {
+	if err != nil || first+len(x) < n {
 		return 0, err
 	}
 	return used, nil
@@ -60,7 +72,7 @@ func decodeEqual(src []byte, x []int64) (used int, err error) {
 	return used, nil
 }
 
-func (d *Decoder) decodeCoded(src []byte, n int, x []int64) (used int, err error) {
+func (d *Decoder) decodeCoded(src []byte, n, first int, x []int64) (used int, err error) {
 	h, used, err := d.readHeader(src)
 	if err != nil {
 		return 0, err
@@ -70,14 +82,36 @@ func (d *Decoder) decodeCoded(src []byte, n int, x []int64) (used int, err error
 		return 0, fmt.Errorf("%d values where the header alone has %d: %w", n, given, ErrCorrupt)
 	}
 	f := fold{header: h, levels: &d.levels}
-	x = f.given(x)
-	n -= given
-	if h.classes {
-		length, err := d.decodeClasses(src[used:], n, x, h.halves)
+	src, n = src[used:], n-given
+	var length int
+	switch {
+	case h.inParts:
+		length, err = d.decodeParts(src, n, first, x, &f)
+	case first > 0:
+		all := d.room(first + len(x))
+		length, err = d.decodeResiduals(src, n, f.given(all), &f)
+		copy(x, all[first:])
+	default:
+		length, err = d.decodeResiduals(src, n, f.given(x), &f)
+	}
+	return used + length, err
+}
+
+// room returns memory for n values.
+func (d *Decoder) room(n int) []int64 {
+	d.passed = slices.Grow(d.passed[:0], n)[:n]
+	return d.passed
+}
+
+// decodeResiduals fills x with the first values that n residuals give, and returns the
+// length of all of them if it read all.
+func (d *Decoder) decodeResiduals(src []byte, n int, x []int64, f *fold) (used int, err error) {
+	if f.classes {
+		used, err := d.decodeClasses(src, n, x)
 		if err != nil {
 			return 0, err
 		}
-		return used + length, f.fold(x)
+		return used, f.fold(x)
 	}
 	for len(x) > 0 {
 		out := x[:min(blockLen, len(x))]
@@ -120,8 +154,8 @@ func (d *Decoder) readHeader(src []byte) (h header, used int, err error) {
 	}
 	h.order = order(flags & flagOrder)
 	h.classes = flags&flagClasses != 0
-	h.halves = flags&flagHalves != 0
-	if h.halves && !h.classes {
+	h.inParts = flags&flagParts != 0
+	if h.inParts && !h.classes {
 		return h, 0, fmt.Errorf("flags %#x: %w", flags, ErrCorrupt)
 	}
 	h.step = 1
@@ -159,24 +193,33 @@ type fold struct {
 	value  int64 // the value before, for the orders that need it
 }
 
-// given puts those of the first values that the header holds into x, and returns the
-// rest of x.
-func (f *fold) given(x []int64) []int64 {
+// begin takes note of what the header says of the values before the residuals.
+func (f *fold) begin() {
 	f.value = f.first
-	if f.order == orderRank || len(x) == 0 {
-		return x
-	}
-	x[0] = f.first
-	x = x[1:]
 	if f.order == orderTurn {
 		f.delta *= f.step
 		f.value += f.delta
-		if len(x) > 0 {
-			x[0] = f.value
-			x = x[1:]
-		}
 	}
-	return x
+}
+
+// given is begin, puts those of the first values that the header holds into x, and returns
+// the rest of x.
+func (f *fold) given(x []int64) []int64 {
+	f.begin()
+	values := [...]int64{f.first, f.value}
+	return x[copy(x, values[:f.order.given()]):]
+}
+
+// pass takes note of n residuals as their part tells it.
+func (f *fold) pass(n int64, u *uvarints) {
+	switch f.order {
+	case orderDelta:
+		f.value += f.step * (n*f.bias + unzigzag(u.next()))
+	case orderTurn:
+		change := f.step * (n*f.bias + unzigzag(u.next()))
+		f.value += n*f.delta + f.step*unzigzag(u.next())
+		f.delta += change
+	}
 }
 
 // fold replaces zigzag residuals by values.

@@ -82,7 +82,7 @@ func (e *Encoder) appendRanks(dst []byte, first int64, step uint64, size int) ([
 	for _, v := range e.scaled {
 		e.ranks = append(e.ranks, uint64(e.levels.rank[e.levels.slots[e.levels.slotOf(v)]-1]))
 	}
-	classes, ranksSize := e.planCoder(e.ranks)
+	classes, ranksSize := e.planCoder(e.ranks, orderRank)
 	mark := len(e.header)
 	e.header = e.levels.append(appendHeader(e.header, first, step, orderRank, 0))
 	ours := e.header[mark:]
@@ -91,5 +91,5 @@ func (e *Encoder) appendRanks(dst []byte, first int64, step uint64, size int) ([
 		return dst, false
 	}
 	e.header = append(e.header[:0], ours...)
-	return e.appendCoded(dst, e.ranks, classes), true
+	return e.appendCoded(dst, e.ranks, orderRank, 0, classes), true
 }

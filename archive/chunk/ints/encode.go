@@ -32,15 +32,15 @@ func (e *Encoder) Append(dst []byte, x []int64) []byte {
 	if order == orderTurn {
 		e.header = appendZigzag(e.header, e.scaled[1])
 	}
-	classes, size := e.planCoder(e.residuals)
+	classes, size := e.planCoder(e.residuals, order)
 	size += len(e.header)
 	if len(x) >= dictionaryLenMin && size > len(x)/16 && e.levels.collect(e.scaled) {
 		if dst, ok := e.appendRanks(dst, x[0], step, size); ok {
 			return dst
 		}
-		classes, _ = e.planCoder(e.residuals)
+		classes, _ = e.planCoder(e.residuals, order)
 	}
-	return e.appendCoded(dst, e.residuals, classes)
+	return e.appendCoded(dst, e.residuals, order, bias, classes)
 }
 
 // appendEqual writes a list whose values are all v.
@@ -75,13 +75,13 @@ func appendHeader(dst []byte, first int64, step uint64, order order, bias int64)
 // 64, doubles of full precision would be 0.9 % larger.
 const classesGain = 128
 
-// planCoder sizes both coders for z and says which one is smaller.
-func (e *Encoder) planCoder(z []uint64) (classes bool, size int) {
+// planCoder sizes both coders for the residuals z of an order and says which one is smaller.
+func (e *Encoder) planCoder(z []uint64, order order) (classes bool, size int) {
 	e.packed.plan(z)
 	if len(z) < classesLenMin {
 		return false, e.packed.size
 	}
-	e.classes.plan(z)
+	e.classes.plan(z, order)
 	if e.classes.size+e.classes.size/classesGain < e.packed.size {
 		return true, e.classes.size
 	}
@@ -89,15 +89,34 @@ func (e *Encoder) planCoder(z []uint64) (classes bool, size int) {
 }
 
 // appendCoded writes the header and z in the coder that was planned for it.
-func (e *Encoder) appendCoded(dst []byte, z []uint64, classes bool) []byte {
+func (e *Encoder) appendCoded(dst []byte, z []uint64, order order, bias int64, classes bool) []byte {
 	if classes {
 		e.header[0] |= flagClasses
-		if e.classes.halves {
-			e.header[0] |= flagHalves
+		if e.classes.parts > 1 {
+			e.header[0] |= flagParts
 		}
-		return e.classes.append(append(dst, e.header...), z)
+		return e.classes.append(append(dst, e.header...), z, func(dst []byte, first, end int) []byte {
+			return e.appendState(dst, order, bias, first, end)
+		})
 	}
 	return e.packed.append(append(dst, e.header...), z)
+}
+
+// appendState writes what the residuals from first on, before end, change: what a decoder
+// must know that begins with the one at end. All of it is divided by the step.
+func (e *Encoder) appendState(dst []byte, o order, bias int64, first, end int) []byte {
+	n := int64(end - first)
+	at, to := first+o.given()-1, end+o.given()-1
+	switch o {
+	case orderDelta:
+		return appendZigzag(dst, e.scaled[to]-e.scaled[at]-n*bias)
+	case orderTurn:
+		before, after := e.scaled[at]-e.scaled[at-1], e.scaled[to]-e.scaled[to-1]
+		dst = appendZigzag(dst, after-before-n*bias)
+		return appendZigzag(dst, e.scaled[to]-e.scaled[at]-n*before)
+	default:
+		return dst
+	}
 }
 
 // stepOf returns the greatest common divisor of all differences to x[0], which wrap

@@ -35,8 +35,8 @@ const (
 	flagClasses = 1 << 2 // coded by classes, else packed
 	flagStep    = 1 << 3 // a step other than 1 is there
 	flagBias    = 1 << 4 // a bias other than 0 is there
-	flagHalves  = 1 << 5 // coded by classes in two halves
-	flagKnown   = flagOrder | flagClasses | flagStep | flagBias | flagHalves
+	flagParts   = 1 << 5 // coded by classes in parts
+	flagKnown   = flagOrder | flagClasses | flagStep | flagBias | flagParts
 	flagWide    = 1 << 6
 	flagEqual   = 1 << 7
 )
