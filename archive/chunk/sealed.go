@@ -38,9 +38,11 @@ type sealedDecoder struct {
 	window window
 	// chain are the chunks that lie between a difference and what it is based on.
 	chain []int32
-	// bases are baseSlots once there was a difference; remembered is how many integers they hold.
-	bases      []base
-	remembered int
+	// bases are baseSlots once there was a difference. Their integers lie in memory, one
+	// after the other up to used.
+	bases  []base
+	memory []int64
+	used   int
 }
 
 // window is a stretch of a chunk's samples.
@@ -67,7 +69,7 @@ func (b *base) of(bundle uint64, chunk int32, w window) ([]int64, bool) {
 
 // A decoder remembers bases by bundle and chunk, so that a query that walks the buckets of
 // a histogram, in whatever order their labels have and for each the days of a month, decodes
-// each chunk once. All together they are bounded; when they are too many it begins anew.
+// each chunk once. All together they are bounded; when they are too many it forgets them all.
 const (
 	baseSlots       = 512
 	baseIntegersMax = 1 << 20
@@ -145,14 +147,20 @@ func (d *sealedDecoder) appendValues(s *Sealed, values []float64) ([]float64, er
 	case kindDifference:
 		err = d.decodeDifference(s, out)
 	default:
-		for i := range out {
-			out[i] = c.constant
-		}
+		fill(out, c.constant)
 	}
 	if err != nil {
 		return values[:at], err
 	}
 	return values, nil
+}
+
+// fill sets all values, of which there is at least one.
+func fill(values []float64, v float64) {
+	values[0] = v
+	for n := 1; n < len(values); n *= 2 {
+		copy(values[n:], values[:n])
+	}
 }
 
 // appendStarts appends the start timestamps in the window.
@@ -231,40 +239,37 @@ func (d *sealedDecoder) decodeBase(b *Bundle, chunk int32, below []int64) ([]int
 	if stream.form != formDecimal {
 		return nil, fmt.Errorf("difference to values of form %d: %w", stream.form, ErrCorrupt)
 	}
-	place := d.base(b, chunk)
-	d.remembered -= cap(place.integers)
-	if sameMemory(below, place.integers) {
-		place.integers = nil // Two chunks of the chain share the place.
-	}
-	n := d.window.end - d.window.first
-	*place = base{first: d.window.first, integers: slices.Grow(place.integers[:0], n)[:n]}
-	if d.remembered += cap(place.integers); d.remembered > baseIntegersMax {
-		own := place.integers
-		clear(d.bases)
-		place.integers, d.remembered = own, cap(own)
-	}
-	if err := d.values.decodeIntegers(stream.integers, d.window.samples, d.window.first, place.integers); err != nil {
+	own, below := d.room(d.window.end-d.window.first, below)
+	if err := d.values.decodeIntegers(stream.integers, d.window.samples, d.window.first, own); err != nil {
 		return nil, err
 	}
 	if c.kind == kindDifference {
-		for i, k := range below[:len(place.integers)] {
-			place.integers[i] += k
+		for i, k := range below[:len(own)] {
+			own[i] += k
 		}
 	}
-	place.bundle, place.chunk = b.id, chunk
-	return place.integers, nil
+	*d.base(b, chunk) = base{bundle: b.id, chunk: chunk, first: d.window.first, integers: own}
+	return own, nil
 }
 
-// sameMemory tells whether two slices are of one array, up to the end of which both reach.
-func sameMemory(x, y []int64) bool {
-	return cap(x) > 0 && cap(y) > 0 && &x[:cap(x)][cap(x)-1] == &y[:cap(y)][cap(y)-1]
+// room returns memory for n integers to remember, and kept where it is afterwards.
+func (d *sealedDecoder) room(n int, kept []int64) (own, _ []int64) {
+	if d.used+n > len(d.memory) {
+		clear(d.bases)
+		d.used = 0
+		if most := max(baseIntegersMax, 2*n); len(d.memory) < most {
+			d.memory = make([]int64, min(most, max(2*len(d.memory), 4*n)))
+		} else {
+			d.used = copy(d.memory, kept)
+			kept = d.memory[:d.used]
+		}
+	}
+	own = d.memory[d.used : d.used+n : d.used+n]
+	d.used += n
+	return own, kept
 }
 
 // bytes is the memory held for reuse.
 func (d *sealedDecoder) bytes() int {
-	n := d.values.bytes() + d.histograms.bytes() + 8*cap(d.times) + 4*cap(d.chain)
-	for i := range d.bases {
-		n += 8 * cap(d.bases[i].integers)
-	}
-	return n
+	return d.values.bytes() + d.histograms.bytes() + 8*(cap(d.times)+cap(d.memory)) + 4*cap(d.chain)
 }

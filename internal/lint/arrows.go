@@ -22,17 +22,18 @@ type arrow struct {
 var arrows = []arrow{
 	{"rocks", nil, "rocks is the bottom and knows no metrics: hand it bytes"},
 	{"arrival", nil, "arrival is a leaf that inputs and the archive both import: keep it data only"},
-	{"archive", []string{"rocks", "arrival", "archive/format", "archive/chunk"}, "declare an interface or a func field in archive's Options and let cmd/varve fill it"},
+	{"rollup", nil, "rollup is arithmetic that the archive and the planner share: hand it samples and rows"},
+	{"archive", []string{"rocks", "arrival", "rollup", "archive/format", "archive/chunk"}, "declare an interface or a func field in archive's Options and let cmd/varve fill it"},
 	{"archive/format", []string{"arrival"}, "format is bytes in, bytes out: pass what it needs as arguments"},
-	{"archive/chunk", []string{"archive/format", "archive/chunk/ints"}, "chunk is a pure codec: pass what it needs as arguments"},
+	{"archive/chunk", []string{"rollup", "archive/format", "archive/chunk/ints"}, "chunk is a pure codec: pass what it needs as arguments"},
 	{"archive/chunk/ints", nil, "ints is a pure codec of numbers and knows nothing of what they mean"},
 	{"compactor", []string{"archive", "archive/format"}, "the compactor plans and calls the archive's methods; it reads no record itself"},
 	{"ingest", []string{"arrival"}, "declare a sink interface in ingest and let cmd/varve join it to the archive"},
 	{"ingest/...", []string{"arrival", "ingest"}, "inputs never import each other or the archive: declare a sink interface"},
-	{"query", nil, "query declares its source as an interface; cmd/varve joins it to the archive"},
+	{"query", []string{"rollup"}, "query declares its source as an interface; cmd/varve joins it to the archive"},
 	{"api/...", []string{"query", "api/..."}, "api takes upstream's storage interfaces and small interfaces of its own; cmd/varve fills them"},
 	{"config", nil, "config is read by cmd/varve alone, which turns it into each package's Options"},
-	{"cmd/varve", []string{"rocks", "arrival", "archive/...", "ingest/...", "query", "compactor", "api/...", "config"}, "a program wires packages; test kits and benchmarks stay outside it"},
+	{"cmd/varve", []string{"rocks", "arrival", "rollup", "archive/...", "ingest/...", "query", "compactor", "api/...", "config"}, "a program wires packages; test kits and benchmarks stay outside it"},
 	{"benchmarks/...", []string{"benchmarks/...", "internal/gate/..."}, "a benchmark drives programs from outside, through their public ports"},
 	{"internal/gate/...", []string{"internal/gate/..."}, "a gate drives the built program from outside; what it needs to see belongs into an HTTP answer or a verb"},
 	{"internal/testkit", []string{"archive", "ingest", "arrival", "rocks"}, "the kit opens archives for tests of the layers above; a kit for another layer is another package"},
@@ -47,6 +48,7 @@ var testArrows = []arrow{
 	{"ingest/...", []string{"ingest/...", "archive/...", "rocks"}, ""},
 	{"archive/...", []string{"rocks", "archive/...", "arrival"}, ""},
 	{"compactor", []string{"rocks", "archive/...", "arrival"}, ""},
+	{"benchmarks/codec", []string{"archive/format", "archive/chunk"}, ""},
 }
 
 func importArrows(t *Tree) []Fault {
