@@ -8,8 +8,9 @@
 // synced and what was written, perhaps with a torn end, and files whose
 // directory was never synced after their creation may be gone.
 //
-// Renames and removals count as durable at once, and Go's own files, which do
-// not pass through the C library, are left as they are. What is acted out is
+// Renames and removals count as durable at once, and so do the files that were created in
+// a directory before a rename in it, since file systems keep the order of what changes in
+// a directory. Go's own files, which do not pass through the C library, are left as they are. What is acted out is
 // thus milder than what a disk may do, and never worse.
 //
 // A Recorder may serve any number of processes, one after the other or at once.
@@ -90,7 +91,7 @@ type state struct {
 	synced  int64
 	created bool
 	parent  uint64
-	entry   bool // the directory was synced after the creation
+	entry   bool // the directory was synced, or a file renamed in it, after the creation
 }
 
 // Cut changes the files below dir to what could be left after a power cut, by
@@ -182,7 +183,7 @@ func readRecord(log string) (map[uint64]*state, error) {
 		case scan(text, "s %d %d", &inode, &second):
 			s := at(inode)
 			s.synced = max(s.synced, int64(second))
-		case scan(text, "d %d", &inode):
+		case scan(text, "d %d", &inode), scan(text, "r %d", &inode):
 			for _, s := range states {
 				s.entry = s.entry || s.parent == inode
 			}

@@ -39,6 +39,11 @@ int main(int argc, char **argv) {
   int d = open(dir, O_RDONLY);
   if (fsync(d)) return 1;
   if (write(half, argv[0], 1) != 1 || ftruncate(half, 9000)) return 1;
+  char from[4096], to[4096];
+  if (fsync(make(dir, "beside", 100)) || fsync(make(dir, "temporary", 100))) return 1;
+  snprintf(from, sizeof from, "%s/temporary", dir);
+  snprintf(to, sizeof to, "%s/named", dir);
+  if (rename(from, to)) return 1;
   int late = make(dir, "late", 100);
   if (fsync(late)) return 1;
   (void)never;
@@ -63,7 +68,7 @@ func build(t *testing.T) (*powercut.Recorder, string) {
 }
 
 // TestCutLeavesWhatWasSynced shows that a cut keeps every synced byte, takes away
-// unsynced ones, and lets files vanish whose directory was not synced since.
+// unsynced ones, and lets files vanish whose directory saw neither a sync nor a rename since.
 func TestCutLeavesWhatWasSynced(t *testing.T) {
 	recorder, path := build(t)
 	var removed, partly bool
@@ -79,10 +84,12 @@ func TestCutLeavesWhatWasSynced(t *testing.T) {
 		opts := powercut.Options{Random: rand.New(rand.NewPCG(seed, 0)), Exact: seed%4 == 0, Torn: seed%4 == 1}
 		damage, err := powercut.Cut(dir, log, opts)
 		require.NoError(t, err)
-		require.Equal(t, 4, damage.Recorded)
+		require.Equal(t, 6, damage.Recorded)
 
 		require.EqualValues(t, 5000, size(t, dir, "synced"))
 		require.EqualValues(t, 77, size(t, dir, "unknown"))
+		require.EqualValues(t, 100, size(t, dir, "beside"), "a file that was there before a rename")
+		require.EqualValues(t, 100, size(t, dir, "named"))
 		half := size(t, dir, "half")
 		if opts.Exact {
 			require.EqualValues(t, 5000, half)

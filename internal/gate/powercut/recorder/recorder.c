@@ -10,6 +10,7 @@
  *   c <inode> <inode of its directory>   a file was created
  *   s <inode> <bytes>                    the first bytes of a file are durable
  *   d <inode>                            the entries of a directory are durable
+ *   r <inode>                            a file was renamed to a name in a directory
  *
  * The size is taken before the sync, since bytes that arrive during it need not
  * be covered, and the line is written after it, since it may be interrupted. Both
@@ -60,16 +61,22 @@ static int existed(const char *path) {
   return there;
 }
 
-static void created(const char *path, int fd) {
-  struct stat file, parent;
-  char buffer[PATH_MAX], line[96];
+/* parent_of finds the directory of a path. */
+static int parent_of(const char *path, struct stat *parent) {
+  char buffer[PATH_MAX];
   char *slash;
-  if (fd < 0 || strlen(path) >= sizeof buffer) return;
+  if (strlen(path) >= sizeof buffer) return 0;
   strcpy(buffer, path);
   slash = strrchr(buffer, '/');
-  if (slash == NULL) return;
+  if (slash == NULL) return 0;
   *slash = 0;
-  if (fstat(fd, &file) != 0 || stat(buffer, &parent) != 0) return;
+  return stat(buffer, parent) == 0;
+}
+
+static void created(const char *path, int fd) {
+  struct stat file, parent;
+  char line[96];
+  if (fd < 0 || fstat(fd, &file) != 0 || !parent_of(path, &parent)) return;
   record(line, snprintf(line, sizeof line, "c %lu %lu\n", (unsigned long)file.st_ino, (unsigned long)parent.st_ino));
 }
 
@@ -128,3 +135,15 @@ static int synced(int (*real)(int), int fd) {
   }
 WRAP_SYNC(fsync)
 WRAP_SYNC(fdatasync)
+
+int rename(const char *from, const char *to) {
+  static int (*real)(const char *, const char *);
+  struct stat parent;
+  char line[96];
+  int result;
+  if (real == NULL) real = dlsym(RTLD_NEXT, "rename");
+  result = real(from, to);
+  if (result == 0 && below_dir(to) && parent_of(to, &parent))
+    record(line, snprintf(line, sizeof line, "r %lu\n", (unsigned long)parent.st_ino));
+  return result;
+}
