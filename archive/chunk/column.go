@@ -65,6 +65,9 @@ type chunkReader struct {
 // Errors wrap ErrCorrupt, or are what a Clock returned, and leave c empty. It never panics,
 // whatever the data are. What it allocates is bounded by the length of the data and, for
 // sealed pieces, by the times of their clocks and the bounds of docs/format/bundle.md.
+//
+// What a piece hides is left out before anything else: a hidden sample doesn't win over an
+// earlier one, and the hint of the sample behind it is unknown.
 func (c *Column) Decode(pieces []Piece, mint, maxt int64) error {
 	c.clear()
 	samples, plain := 0, true
@@ -178,8 +181,8 @@ func (c *Column) decodeMerged(pieces []Piece, mint, maxt int64) error {
 		if p.within(mint, maxt) {
 			u.hasStarts = u.hasStarts || p.hasStarts()
 			u.hasKinds = u.hasKinds || p.isHistogram()
-		} else if p.MaxMillis < mint && (before.arrival < 0 || p.MaxMillis >= before.time) {
-			before = predecessor{arrival: i, time: p.MaxMillis}
+		} else if last := p.lastMillis(); p.MaxMillis < mint && (before.arrival < 0 || last >= before.time) {
+			before = predecessor{arrival: i, time: last}
 		}
 	}
 	for i := range pieces {
@@ -191,7 +194,7 @@ func (c *Column) decodeMerged(pieces []Piece, mint, maxt int64) error {
 		if err := c.decodePiece(p, mint, maxt); err != nil {
 			return fmt.Errorf("decode piece %d of %d: %w", i, len(pieces), err)
 		}
-		u.strips = append(u.strips, strip{arrival: i, begin: at, end: len(u.times), histogram: p.isHistogram()})
+		u.add(i, at, p)
 	}
 	u.merge()
 	for _, x := range u.collisions {
@@ -371,7 +374,8 @@ func (c *Column) settleHints(before predecessor, mint int64) {
 			continue
 		}
 		// Inside a segment the samples follow each other as in their chunk.
-		c.unsettle(segment.begin, i == 0 || u.resumes(i))
+		severed := u.strips[segment.strip].severed
+		c.unsettle(segment.begin, !severed && (i == 0 || u.resumes(i)))
 		if u.times[segment.begin] >= mint {
 			continue
 		}

@@ -10,7 +10,8 @@
 //
 // A Bundle is the byte form of sealed data: the chunks of some neighbouring series over a
 // day, in Varve's own codec. A BundleBuilder makes it of Columns; docs/format/bundle.md
-// has the bytes. Its chunks are Pieces too.
+// has the bytes. Its chunks are Pieces too. Rollups are the directory of a bundle of buckets,
+// which a RollupBuilder makes of rollup.Columns; docs/format/rollup.md has those.
 //
 // A Column is the other direction: the samples of one series between two times,
 // merged over all its pieces, decoded into flat arrays that an Iterator walks. Of
@@ -55,6 +56,9 @@ type Piece struct {
 	Data []byte
 	// Sealed is the chunk of a bundle, else nil. It is read while the piece is decoded.
 	Sealed *Sealed
+	// Hidden, unless nil, is at least one stretch of time whose samples Column.Decode leaves
+	// out, as if the piece had none there. It is for reading, and pieces may share it.
+	Hidden *Spans
 }
 
 // within reports whether the piece may hold a sample with mint <= time <= maxt.
@@ -62,8 +66,11 @@ func (p *Piece) within(mint, maxt int64) bool {
 	return p.MaxMillis >= mint && p.MinMillis <= maxt
 }
 
-// isPlain reports whether the piece is floats without start timestamps.
+// isPlain reports whether the piece is floats without start timestamps, none of them hidden.
 func (p *Piece) isPlain() bool {
+	if p.Hidden != nil {
+		return false
+	}
 	if p.Sealed != nil {
 		return !p.Sealed.isHistogram() && !p.Sealed.hasStarts()
 	}

@@ -14,8 +14,22 @@ import (
 // their memory. They are cut where a RareBuilder cuts, and a histogram chunk's header
 // says that the counter was reset before it, or that it wasn't, where that is known.
 func (c *Column) Chunks(dst []chunks.Meta) ([]chunks.Meta, error) {
+	pieces, err := c.Recode(nil)
+	if err != nil {
+		return dst, err
+	}
+	for _, p := range pieces {
+		if dst, err = appendMeta(dst, p); err != nil {
+			return dst, err
+		}
+	}
+	return dst, nil
+}
+
+// Recode is Chunks for a run: it appends the samples to dst as pieces that AppendRun takes.
+func (c *Column) Recode(dst []Piece) ([]Piece, error) {
 	if c.Kinds == nil && c.Starts == nil {
-		return c.plainChunks(dst)
+		return c.recodePlain(dst), nil
 	}
 	var b RareBuilder
 	var h histogram.Histogram
@@ -46,34 +60,24 @@ func (c *Column) Chunks(dst []chunks.Meta) ([]chunks.Meta, error) {
 			return dst, fmt.Errorf("recode sample at %d: %w", t, err)
 		}
 	}
-	for _, p := range b.Pieces(nil) {
-		var err error
-		if dst, err = appendMeta(dst, p); err != nil {
-			return dst, err
-		}
-	}
-	return dst, nil
+	return b.Pieces(dst), nil
 }
 
-// plainChunks is Chunks for floats without start timestamps.
-func (c *Column) plainChunks(dst []chunks.Meta) ([]chunks.Meta, error) {
+// recodePlain is Recode for floats without start timestamps.
+func (c *Column) recodePlain(dst []Piece) []Piece {
 	for begin := 0; begin < len(c.Times); begin += samplesPerChunkMax {
 		end := min(begin+samplesPerChunkMax, len(c.Times))
 		c.bits = c.bits[:0]
 		for _, v := range c.Values[begin:end] {
 			c.bits = append(c.bits, math.Float64bits(v))
 		}
-		var err error
-		dst, err = appendMeta(dst, Piece{
-			Encoding:  chunkenc.EncXOR,
+		dst = append(dst, Piece{
+			Encoding: chunkenc.EncXOR, Samples: end - begin,
 			MinMillis: c.Times[begin], MaxMillis: c.Times[end-1],
 			Data: AppendXOR(nil, c.Times[begin:end], c.bits),
 		})
-		if err != nil {
-			return dst, err
-		}
 	}
-	return dst, nil
+	return dst
 }
 
 func appendMeta(dst []chunks.Meta, p Piece) ([]chunks.Meta, error) {

@@ -31,11 +31,13 @@ type strips struct {
 	heap       []cursor
 }
 
-// strip is one piece's samples.
+// strip is one piece's samples, or a stretch of them between some that are hidden.
 type strip struct {
 	arrival    int // index in the pieces
 	begin, end int
 	histogram  bool
+	// severed tells that the sample before the strip is hidden, severedBehind that the one behind it is.
+	severed, severedBehind bool
 }
 
 // segment is a stretch of a strip in the merged order.
@@ -169,7 +171,7 @@ func (u *strips) sink(i int) {
 // the histogram strip that arrived before it.
 func (u *strips) resumes(i int) bool {
 	s, previous := u.segments[i], u.segments[i-1]
-	if s.begin != u.strips[s.strip].begin || previous.end != u.strips[previous.strip].end {
+	if s.begin != u.strips[s.strip].begin || previous.end != u.strips[previous.strip].end || u.strips[previous.strip].severedBehind {
 		return false
 	}
 	for k := s.strip - 1; k >= 0; k-- {
