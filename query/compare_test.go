@@ -18,12 +18,12 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/stats"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"varve/internal/testkit"
 	"varve/query"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // long widens the comparisons from what fits into CI to all of them.
 func long() bool { return os.Getenv("VARVE_LONG") != "" }

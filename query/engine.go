@@ -18,6 +18,12 @@
 //   - View: a storage.Querier that several parts may read. Without it each part
 //     opens a Querier of its own, and samples appended meanwhile may be in one
 //     part and not in another.
+//   - Archived: a storage.Querier that keeps rollups beside raw samples. Over
+//     one, eligible calls and selectors of a query are planned: they are
+//     rewritten, and answered with finished values from buckets and raw samples
+//     (see planner, windowReader and instantReader). A Resolution says what may
+//     be read, Sources what was. The answer is that of raw samples, but for the
+//     order in which sums are made, or it is marked.
 //   - Grid: the points in time at which a plain selector is evaluated. A storage
 //     that implements StepSelector is told, and may leave out what lies between.
 //
@@ -28,8 +34,8 @@
 // order for every time range, and the counter reset hint of a histogram must
 // not depend on where reading began.
 //
-// The package does not know any storage, evaluates nothing itself, and does
-// not bound the bytes that a storage reads for a query.
+// The package does not know any storage, evaluates nothing itself but windows
+// over rollups, and does not bound the bytes that a storage reads for a query.
 package query
 
 import (

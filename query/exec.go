@@ -17,8 +17,9 @@ import (
 //
 //  1. lists it, until Exec returns,
 //  2. waits for a slot and enters the tracker,
-//  3. occupies idle cores, as many as there may be parts,
-//  4. evaluates the parts and merges them, or evaluates the whole,
+//  3. plans it over rollups, if the storage has some that help, and then evaluates that,
+//  4. else occupies idle cores, as many as there may be parts, and evaluates the parts and merges
+//     them, or evaluates the whole,
 //  5. counts and logs it, once.
 type query struct {
 	engine     *Engine
@@ -39,6 +40,7 @@ type query struct {
 	mu     sync.Mutex // guards cancel
 	cancel context.CancelFunc
 
+	used    usage             // of rollups
 	parts   int               // really evaluated at once, last
 	rerun   string            // why the parts were given up
 	samples *stats.Statistics // of the parts, once merged
@@ -123,6 +125,7 @@ func (q *query) Exec(ctx context.Context) *promql.Result {
 		// A storage that was interrupted reports what it was doing instead.
 		result.Err = stopped(ctx, "expression evaluation")
 	}
+	reportTo(ctx, q.used.sources())
 	e.metrics.observe(q.Stats(), result.Err)
 	e.log.write(ctx, t.shown, q.Stats(), result.Err)
 	return result
@@ -138,13 +141,25 @@ func isStopped(err error) bool {
 
 // queued evaluates q when its turn has come.
 func (q *query) queued(ctx context.Context, t *ticket) *promql.Result {
-	e := q.engine
 	leave, err := q.wait(ctx)
 	if err != nil {
 		return &promql.Result{Err: err}
 	}
 	defer leave()
+	result, done, err := q.planned(ctx, t)
+	defer done()
+	if err != nil {
+		return &promql.Result{Err: err}
+	}
+	if result != nil {
+		return result
+	}
+	return q.unplanned(ctx, t)
+}
 
+// unplanned evaluates q over raw samples.
+func (q *query) unplanned(ctx context.Context, t *ticket) *promql.Result {
+	e := q.engine
 	q.parts = q.partsMax
 	if !e.options.private.anyCore {
 		q.parts = e.cores.take(q.partsMax)

@@ -34,6 +34,9 @@ type metrics struct {
 	parts  prometheus.Counter
 	reruns *prometheus.CounterVec
 	failed *prometheus.CounterVec
+
+	planned prometheus.Counter
+	rows    prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -59,8 +62,10 @@ func newMetrics() *metrics {
 			NativeHistogramBucketFactor:    1.1,
 			NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
 		}, []string{"slice"}),
-		split: counter(ours+"split_total", "Queries evaluated in several parts at once."),
-		parts: counter(ours+"parts_total", "Parts of the queries evaluated in several parts."),
+		split:   counter(ours+"split_total", "Queries evaluated in several parts at once."),
+		planned: counter(ours+"planned_total", "Queries answered from rollups, or from rollups and raw samples."),
+		rows:    counter(ours+"planned_rows_total", "Rows of rollups and raw samples read for planned queries."),
+		parts:   counter(ours+"parts_total", "Parts of the queries evaluated in several parts."),
 		reruns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: ours + "reruns_total", Help: "Split queries evaluated again in one piece, by reason.",
 		}, []string{"reason"}),
@@ -77,7 +82,7 @@ func (m *metrics) register(reg prometheus.Registerer, e *Engine) error {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.concurrent, m.logEnabled, m.samples, m.samplesRead, m.seconds, m.distributed, m.split, m.parts, m.reruns, m.failed,
+		m.concurrent, m.logEnabled, m.samples, m.samplesRead, m.seconds, m.distributed, m.split, m.parts, m.reruns, m.failed, m.planned, m.rows,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "prometheus_engine_queries", Help: "The current number of queries being executed or waiting.",
 		}, func() float64 { return float64(e.register.count()) }),

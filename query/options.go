@@ -32,6 +32,10 @@ type Limits struct {
 	// each step of a subquery before it looks at a series, and does not notice
 	// the end of the timeout while it walks the steps of one.
 	StepsMax int
+	// RowsMax is the number of rows of rollups, and of raw samples between them, that the planned
+	// selectors of a query may read: SamplesMax doesn't see them. Default 100,000,000, some
+	// tens of seconds of one core.
+	RowsMax int
 	// Concurrency is the number of queries evaluated at once. Default 20. A
 	// Tracker with fewer slots lowers it.
 	Concurrency int
@@ -67,6 +71,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.SamplesMax, 50_000_000)
 	fill(&l.SeriesMax, 1_000_000)
 	fill(&l.StepsMax, 5_000_000)
+	fill(&l.RowsMax, 100_000_000)
 	fill(&l.Concurrency, 20)
 	fill(&l.QueueMax, 200)
 	fill(&l.TextBytesMax, 16<<10)
@@ -85,6 +90,7 @@ func (l Limits) validate() error {
 		{"samples", int64(l.SamplesMax)},
 		{"series", int64(l.SeriesMax)},
 		{"steps", int64(l.StepsMax)},
+		{"rows", int64(l.RowsMax)},
 		{"concurrency", int64(l.Concurrency)},
 		{"queue length", int64(l.QueueMax)},
 		{"queue wait", int64(l.QueueWait)},
@@ -109,6 +115,8 @@ type Options struct {
 	// Parts is the number of cores that split queries may keep busy, together.
 	// Zero takes GOMAXPROCS, 1 never splits.
 	Parts int
+	// Resolution is what queries are answered from that are not asked otherwise, see WithResolution.
+	Resolution Resolution
 	// SubqueryStep gives the step of a subquery that names none, both in
 	// milliseconds. Nil: one minute.
 	SubqueryStep func(rangeMillis int64) int64

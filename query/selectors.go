@@ -56,6 +56,8 @@ type selector struct {
 	// thin allows to leave out samples between the points of grid.
 	thin bool
 	grid grid
+	// plan, if not nil, is what the storage answers instead of samples.
+	plan *plan
 }
 
 // selectorSet finds selectors by the identity of their first matcher, which is

@@ -48,6 +48,8 @@ type source struct {
 	storage   storage.Queryable
 	selectors selectorSet
 	count     *seriesCount
+	// archive is set for a query that is planned over rollups.
+	archive *archive
 	// view is set for parts that share one. shift widens the time a moving
 	// selector asks for from the part's to that of the whole query.
 	view  *sharedView
@@ -58,6 +60,9 @@ type source struct {
 func (s *source) Querier(mint, maxt int64) (storage.Querier, error) {
 	if s.view != nil {
 		return reader{s.view.open, s}, nil
+	}
+	if s.archive != nil {
+		return reader{s.archive.view, s}, nil
 	}
 	q, err := s.storage.Querier(mint, maxt)
 	if err != nil {
@@ -81,9 +86,9 @@ type reader struct {
 	source *source
 }
 
-// Close closes the querier, but not a shared one.
+// Close closes the querier, but not one that is shared or the query's.
 func (r reader) Close() error {
-	if r.source.view != nil {
+	if r.source.view != nil || r.source.archive != nil {
 		return nil
 	}
 	return r.Querier.Close()
@@ -100,6 +105,15 @@ func (r reader) Select(ctx context.Context, _ bool, hints *storage.SelectHints, 
 	// an aggregation in place.
 	own := *hints
 	own.Grouping = slices.Clone(hints.Grouping)
+	if a := r.source.archive; a != nil {
+		switch {
+		case known != nil && known.plan != nil:
+			return a.selectPlanned(ctx, known.plan, r.source.count, matchers)
+		case own.Start < a.view.RawSince() || a.policy == policyFixed:
+			return a.selectLasts(ctx, &own, r.source.count, matchers)
+		}
+		a.used.add(&usage{raw: true})
+	}
 	if v := r.source.view; v != nil && known != nil {
 		if known.moves {
 			own.Start -= r.source.shift.start
