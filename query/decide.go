@@ -105,7 +105,13 @@ func (p *planner) decideInstants(g grid) (resolution int64, ok bool) {
 
 // closest orders resolutions by how well they stand for windows of a range at points step
 // apart that none fits: the coarsest of which one fits into both, then finer ones, then coarser ones.
-func closest(resolutions []int64, stepMillis, rangeMillis int64) []int64 {
+//
+// A resolution that was asked for comes before all others.
+func (a *archive) closest(stepMillis, rangeMillis int64) []int64 {
+	resolutions := a.resolutions
+	if a.policy == policyFixed {
+		return resolutions
+	}
 	limit := min(stepMillis, rangeMillis)
 	fits := 0
 	for fits < len(resolutions) && resolutions[fits] <= limit {

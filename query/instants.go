@@ -53,7 +53,7 @@ func newInstantReader(a *archive, p *plan) *instantReader {
 			r.exact = append(r.exact, resolution)
 		}
 	}
-	r.others = slices.DeleteFunc(closest(a.resolutions, step, step), func(resolution int64) bool { return slices.Contains(r.exact, resolution) })
+	r.others = slices.DeleteFunc(slices.Clone(a.closest(step, step)), func(resolution int64) bool { return slices.Contains(r.exact, resolution) })
 	return r
 }
 

@@ -26,7 +26,7 @@ func newLastReader(a *archive, hints *storage.SelectHints) *lastReader {
 		r.sources = append(r.sources, a.resolutions[0])
 	}
 	r.sources = append(r.sources, sourceRaw)
-	r.sources = append(r.sources, closest(a.resolutions, reach, reach)...)
+	r.sources = append(r.sources, a.closest(reach, reach)...)
 	// No grid: every event is kept.
 	r.plan = &plan{grid: grid{first: hints.Start, last: hints.End, step: 1}}
 	return r

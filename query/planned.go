@@ -48,6 +48,10 @@ type sampleCounter interface {
 	SamplesBetween(mint, maxt int64) int64
 }
 
+// edgeGain is how many times more samples a query may read if it holds only those at the edges of
+// its windows: passing over the others costs their decoding, and that is a day of a series at a time.
+const edgeGain = 10
+
 // recentMillis is of how much time samples may be missing in SamplesBetween.
 const recentMillis = 2 * 24 * 3600 * 1000
 
@@ -55,6 +59,9 @@ const recentMillis = 2 * 24 * 3600 * 1000
 // read: as many as there are, or as the usual interval gives.
 func (a *archive) tooMany(p *plan, series int) bool {
 	most, span := int64(a.limits.SamplesMax), p.spanMillis()
+	if p.resolution > 0 {
+		most *= edgeGain
+	}
 	n := int64(series) * (span / assumedIntervalMillis)
 	if counter, ok := a.view.(sampleCounter); ok && n > most {
 		recent := int64(series) * (min(span, recentMillis) / assumedIntervalMillis)

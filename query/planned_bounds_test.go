@@ -184,8 +184,10 @@ func TestPolicies(t *testing.T) {
 		{"1h", "a_total", day + 1, 2 * day, 30 * time.Minute, math.MinInt64, 0, "1h;approximate", nil},
 		{"1h", "irate(a_total[3h])", day + 1, 2 * day, 30 * time.Minute, math.MinInt64, 0, "1h;approximate", nil},
 		{"7m", "rate(a_total[30m])", day, 2 * day, time.Hour, math.MinInt64, 0, "", query.ErrNoResolution},
-		// The samples at the bounds of windows count as whole windows do.
-		{"auto", "rate(a_total[30m15s])", day, 2 * day, time.Hour, math.MinInt64, 3000, "5m;approximate", nil},
+		{"5m", "rate(a_total[1h] offset 7m)", day, 2 * day, time.Hour, math.MinInt64, 0, "5m;approximate", nil},
+		// Samples that are passed over on the way to the bounds of windows count a tenth.
+		{"auto", "rate(a_total[30m15s])", day, 2 * day, time.Hour, math.MinInt64, 1000, "5m;approximate", nil},
+		{"auto", "rate(a_total[30m15s])", day, 2 * day, time.Hour, math.MinInt64, 3000, "raw,5m", nil},
 		{"strict", "rate(a_total[30m15s])", day, 2 * day, time.Hour, math.MinInt64, 3000, "raw,5m", nil},
 		// More than a day of raw samples: read if they are few enough, else passed over.
 		{"auto", "avg_over_time(a_total[6h])", day, 3 * day, 7 * time.Minute, math.MinInt64, 0, "raw", nil},

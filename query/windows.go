@@ -41,7 +41,7 @@ func newWindowReader(a *archive, p *plan) *windowReader {
 	if p.grid.count() == 1 {
 		step = p.rangeMillis
 	}
-	w := &windowReader{plan: p, closest: closest(a.resolutions, step, p.rangeMillis)}
+	w := &windowReader{plan: p, closest: a.closest(step, p.rangeMillis)}
 	w.archive = a
 	w.functions = functionCaller{plan: p, typed: a.typed}
 	return w
