@@ -24,6 +24,12 @@ var httpClient = &http.Client{Transport: &http.Transport{DisableCompression: tru
 // ask sends a query to an endpoint below /api/v1 and returns the answer as it
 // came, and the time until its last byte.
 func ask(ctx context.Context, server *peer.Server, endpoint string, parameters url.Values, limit time.Duration) ([]byte, time.Duration, error) {
+	body, _, took, err := askHeader(ctx, server, endpoint, parameters, limit)
+	return body, took, err
+}
+
+// askHeader is ask, with the header of the answer.
+func askHeader(ctx context.Context, server *peer.Server, endpoint string, parameters url.Values, limit time.Duration) ([]byte, http.Header, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if server.Spec.Kind == peer.VictoriaMetrics {
@@ -32,23 +38,23 @@ func ask(ctx context.Context, server *peer.Server, endpoint string, parameters u
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+server.Address+"/api/v1/"+endpoint+"?"+parameters.Encode(), nil)
 	if err != nil {
-		return nil, 0, fmt.Errorf("query %s: %w", server.Spec.Name, err)
+		return nil, nil, 0, fmt.Errorf("query %s: %w", server.Spec.Name, err)
 	}
 	began := time.Now()
 	response, err := httpClient.Do(request)
 	if err != nil {
-		return nil, 0, fmt.Errorf("query %s: %w", server.Spec.Name, err)
+		return nil, nil, 0, fmt.Errorf("query %s: %w", server.Spec.Name, err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, answerBytesMax))
 	took := time.Since(began)
 	if err != nil {
-		return nil, took, fmt.Errorf("query %s: %w", server.Spec.Name, err)
+		return nil, nil, took, fmt.Errorf("query %s: %w", server.Spec.Name, err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return nil, took, fmt.Errorf("query %s: status %d: %.300s", server.Spec.Name, response.StatusCode, body)
+		return nil, nil, took, fmt.Errorf("query %s: status %d: %.300s", server.Spec.Name, response.StatusCode, body)
 	}
-	return body, took, nil
+	return body, response.Header, took, nil
 }
 
 // answer is a matrix or vector as the query API gives it, sorted by labels.

@@ -104,10 +104,14 @@ func (b *bench) describeFleet(f *fleet.Fleet) {
 	}
 }
 
-// replayOf says what a fleet is made of.
+// replayOf says what a fleet is made of. It visits every sample.
 func (e *exporters) replayOf(f *fleet.Fleet) result.Replay {
+	return e.replayCounted(f, f.Count(0, f.Config().Rounds))
+}
+
+// replayCounted says what a fleet is made of whose samples were counted.
+func (e *exporters) replayCounted(f *fleet.Fleet, tally fleet.Tally) result.Replay {
 	config := f.Config()
-	tally := f.Count(0, config.Rounds)
 	r := result.Replay{
 		Scrapes: e.scrapes, Positions: e.positions, Repeated: f.Repeated(), Targets: f.Targets(), Series: f.Series(),
 		Samples: tally.Samples, Stale: tally.Stale, SpanSeconds: float64(config.Rounds) * float64(config.StepMillis) / 1000,

@@ -2,7 +2,7 @@
 // in, what it costs them, how they come back from a crash and how fast they
 // answer.
 //
-//	go run ./benchmarks ingest|memory|restart|query|disk|all|render [flags]
+//	go run ./benchmarks ingest|memory|restart|query|fleet|exporters|churn|year|record|all|render [flags]
 //
 // Every verb starts the servers itself, on fresh directories and free ports of the
 // loopback, feeds all of them the same bytes, and measures from outside: over HTTP
@@ -11,8 +11,8 @@
 // appends one JSON line a server to results.jsonl; render makes docs/benchmarks.md
 // of the file.
 //
-// A run is one goroutine, but for what kills a server under load or asks it while it
-// starts. All loops are bounded in time; servers and directories are removed at
+// A run is one goroutine, but for what kills a server under load, asks it while it
+// starts or encodes what is sent next. All loops are bounded in time; servers and directories are removed at
 // the end, also after an interrupt.
 //
 // It does not judge: goals stand in the page's text, and a slow server is a result,
@@ -25,6 +25,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -72,6 +73,8 @@ type settings struct {
 	alone               int
 	pods, podSeries     int
 	lifeHours           []int
+
+	days, yearSeries, compactDays int
 }
 
 func main() {
@@ -135,6 +138,7 @@ func (s *settings) flags(app *kingpin.Application) map[string]func(context.Conte
 	app.Command("exporters", "Bytes on disk once settled, of a fleet of each recorded exporter by itself.")
 	app.Command("churn", "What the index costs: series of pods that live two hours or a day, with short and with long labels.")
 	app.Command("all", "All of these, then render.").Default()
+	app.Command("year", "A year of a fleet of recorded exporters in a Varve: what rollups take, and a dashboard over all of it from rollups and from raw samples.")
 	app.Flag("targets", "fleet: how many targets replay each recording.").Default("node=10", "prometheus=5", "varve=5").StringsVar(&s.targets)
 	app.Flag("hours", "fleet, exporters: span of the data, in whole past days.").Default("24").IntVar(&s.hours)
 	app.Flag("repeat", "fleet, exporters: use increments again if the recordings are too short; else the span is shortened.").BoolVar(&s.repeat)
@@ -145,6 +149,9 @@ func (s *settings) flags(app *kingpin.Application) map[string]func(context.Conte
 	app.Flag("pods", "churn: pods at a time.").Default("120").IntVar(&s.pods)
 	app.Flag("pod-series", "churn: series of a pod.").Default("40").IntVar(&s.podSeries)
 	app.Flag("lives", "churn: hours that a pod lives.").Default("24", "2").IntsVar(&s.lifeHours)
+	app.Flag("days", "year: span of the data, in whole past days.").Default("365").IntVar(&s.days)
+	app.Flag("year-series", "year: number of series, about.").Default("500").IntVar(&s.yearSeries)
+	app.Flag("compact-days", "year: after how many days to seal and roll up.").Default("10").IntVar(&s.compactDays)
 	app.Flag("recordings", "Where recordings of real exporters are kept; the user's cache if empty.").StringVar(&s.recordings)
 	recordCommand := app.Command("record", "Record a node exporter, a Prometheus and a Varve at work, once a second.")
 	recordCommand.Flag("scrapes", "How many scrapes of each: 5760 give 24 h at 15 s.").Default("5760").IntVar(&s.scrapes)
@@ -152,7 +159,7 @@ func (s *settings) flags(app *kingpin.Application) map[string]func(context.Conte
 	render.Flag("check", "Change nothing; fail if the page is not what the results give.").BoolVar(&s.check)
 
 	runs := map[string]func(context.Context, *settings) error{"render": renderPage, "record": record}
-	for _, v := range verbs {
+	for _, v := range append(slices.Clone(verbs), verb{"year", year}) {
 		runs[v.name] = func(ctx context.Context, s *settings) error { return s.measure(ctx, []verb{v}) }
 	}
 	runs["all"] = func(ctx context.Context, s *settings) error {
@@ -170,7 +177,7 @@ type verb struct {
 	run  func(context.Context, *bench) error
 }
 
-// verbs are all of them, in the order of all.
+// verbs are all of them but year, which takes long, in the order of all.
 var verbs = []verb{{"ingest", ingest}, {"memory", memory}, {"restart", restart}, {"query", query}, {"fleet", replay}, {"exporters", exportersAlone}, {"churn", churn}}
 
 // shrink makes shorter runs.
@@ -183,6 +190,7 @@ func (s *settings) shrink() {
 		s.hostsLong, s.roundsLong, s.hostsShort, s.roundsShort = 2, 960, 8, 240
 		s.targets, s.scrapesMin = []string{"node=2", "prometheus=1", "varve=1"}, 240
 		s.alone, s.pods, s.podSeries, s.lifeHours, s.settle = 1, 15, 40, []int{2}, 2*time.Minute
+		s.days = 60
 	case "quick":
 		s.repetitions, s.passes = 1, 1
 		s.series, s.samples, s.seconds = 20_000, 1_000_000, 5*time.Second
@@ -190,6 +198,7 @@ func (s *settings) shrink() {
 		s.hostsLong, s.roundsLong, s.hostsShort, s.roundsShort = 1, 480, 4, 240
 		s.targets, s.hours, s.scrapesMin = []string{"node=1", "prometheus=1", "varve=1"}, 2, 60
 		s.alone, s.pods, s.podSeries, s.settle, s.quiet = 1, 3, 20, time.Minute, 2*time.Second
+		s.days, s.compactDays = 8, 4
 	default:
 	}
 }

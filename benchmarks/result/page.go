@@ -24,6 +24,7 @@ func Page(entries []Entry) string {
 		{"fleet", "A fleet of recorded exporters", (*page).fleet, []string{"fleet-disk.svg", "fleet-queries.svg"}},
 		{"exporters", "Recorded exporters one by one", (*page).exporters, []string{"exporters.svg"}},
 		{"churn", "Series that come and go", (*page).churn, []string{"churn.svg"}},
+		{"year", "A year and its rollups", (*page).year, nil},
 	} {
 		run := newest(entries, section.verb)
 		if len(run) == 0 {

@@ -47,6 +47,7 @@ type Entry struct {
 	// Exporters are fleets of one recording each, Churn are fleets of pods.
 	Exporters []Deposit `json:"exporters,omitempty"`
 	Churn     []Deposit `json:"churn,omitempty"`
+	Year      *Year     `json:"year,omitempty"`
 }
 
 // Machine is where the run took place.

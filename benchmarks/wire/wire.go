@@ -63,6 +63,15 @@ func AppendSeries(dst, labels []byte, value float64, millis int64) []byte {
 	return AppendSample(dst, value, millis)
 }
 
+// AppendMany appends a series with its label fields and any number of sample fields,
+// as AppendSample writes them, to a WriteRequest.
+func AppendMany(dst, labels, samples []byte) []byte {
+	dst = append(dst, 0x0a)
+	dst = binary.AppendUvarint(dst, uint64(len(labels)+len(samples)))
+	dst = append(dst, labels...)
+	return append(dst, samples...)
+}
+
 // SampleBytes is the length of a sample's message, below 128.
 func SampleBytes(value float64, millis int64) int {
 	length := 1 + VarintBytes(int(millis))
