@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/stretchr/testify/require"
 
@@ -150,7 +149,7 @@ func TestYearFleet(t *testing.T) {
 	for target := range f.Targets() {
 		require.Equal(t, 3, f.TargetSeries(target))
 		for i := range 3 {
-			wanted[f.Labels(target, i).Get(labels.MetricName)] = true
+			wanted[f.Labels(target, i).Get(model.MetricNameLabel)] = true
 		}
 	}
 	require.Equal(t, map[string]bool{"go_goroutines": true, "process_cpu_seconds_total": true, "process_resident_memory_bytes": true}, wanted)

@@ -285,7 +285,7 @@ func (w window) run(e promql.QueryEngine, s storage.Queryable, text string, ctx 
 // withoutRollups takes our own annotation away from a result, and tells whether it was there.
 func withoutRollups(r *promql.Result) (had bool) {
 	for text, err := range r.Warnings {
-		if errors.Is(err, query.RollupInfo) {
+		if errors.Is(err, query.ErrRollup) {
 			delete(r.Warnings, text)
 			had = true
 		}

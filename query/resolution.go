@@ -92,8 +92,8 @@ func (e *Engine) resolutionOf(ctx context.Context) Resolution {
 	return e.options.Resolution
 }
 
-// RollupInfo is what the annotation of answers from rollups is, for errors.Is.
-var RollupInfo = fmt.Errorf("%w: answered from rollups", annotations.PromQLInfo)
+// ErrRollup is what the annotation of answers from rollups is, for errors.Is.
+var ErrRollup = fmt.Errorf("%w: answered from rollups", annotations.PromQLInfo)
 
 // Sources tells what an executed query was answered from.
 type Sources struct {
@@ -127,7 +127,7 @@ func (s Sources) annotation() error {
 	if s.Approximate {
 		exact = "approximate, since where raw samples are gone windows were fitted to whole buckets, or samples stand for the last of a bucket"
 	}
-	return fmt.Errorf("%w of %s: %s", RollupInfo, strings.TrimSuffix(s.String(), ";approximate"), exact)
+	return fmt.Errorf("%w of %s: %s", ErrRollup, strings.TrimSuffix(s.String(), ";approximate"), exact)
 }
 
 // SourcesOf tells what a query of an Engine was answered from. It has a meaning after Exec.

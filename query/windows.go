@@ -278,7 +278,7 @@ func (c *functionCaller) call(points []point, to int64) rollup.Answer {
 
 // annotate returns upstream's annotations for the series.
 func (c *functionCaller) annotate(notes rollup.Notes, points []point) annotations.Annotations {
-	name, at := c.in[0].Metric.Get(labels.MetricName), c.plan.position
+	name, at := c.in[0].Metric.Get(model.MetricNameLabel), c.plan.position
 	for _, n := range []struct {
 		note rollup.Notes
 		make func() error

@@ -37,7 +37,6 @@ type rollupEncoder struct {
 	list, guesses, best []int64
 	flat                []float64
 	scratch, other      []byte
-	body                []byte
 }
 
 // rollupException is a stretch of rows in which some columns of floats have bits that the
