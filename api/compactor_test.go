@@ -15,14 +15,24 @@ import (
 type jobs struct {
 	run    api.CompactorRun
 	status api.CompactorStatus
+	paused []bool
 	err    error
 	waits  []bool
+	forces []bool
+	kept   api.RetentionStatus
 }
 
-func (j *jobs) Compact(_ context.Context, wait bool) (api.CompactorRun, error) {
-	j.waits = append(j.waits, wait)
+func (j *jobs) RetentionStatus(context.Context) (api.RetentionStatus, error) {
+	return j.kept, j.err
+}
+
+func (j *jobs) Compact(_ context.Context, r api.CompactRequest) (api.CompactorRun, error) {
+	j.waits, j.forces = append(j.waits, r.Wait), append(j.forces, r.Force)
 	return j.run, j.err
 }
+
+func (j *jobs) Pause()  { j.paused = append(j.paused, true) }
+func (j *jobs) Resume() { j.paused = append(j.paused, false) }
 
 func (j *jobs) CompactorStatus() (api.CompactorStatus, error) { return j.status, j.err }
 
@@ -53,13 +63,32 @@ func TestCompactor(t *testing.T) {
 		require.Contains(t, body, `"day":"2026-01-02"`)
 		require.Equal(t, c.wait, j.waits[len(j.waits)-1])
 	}
-	code, _, body := f.call(http.MethodPost, path+"?wait=soon", "")
+	for query, force := range map[string]bool{"": false, "?force=true": true, "?wait=true&force=1": true, "?force=false": false} {
+		code, _, body := f.call(http.MethodPost, path+query, "")
+		require.Equal(t, 200, code, body)
+		require.Equal(t, force, j.forces[len(j.forces)-1], query)
+	}
+	code, _, body := f.call(http.MethodPost, path+"?force=perhaps", "")
+	require.Equal(t, 400, code)
+	require.Contains(t, body, "force: ")
+	j.kept = api.RetentionStatus{Today: "2026-01-05", Next: &api.RetentionPass{Bytes: 7, Waits: "too much"}}
+	code, _, body = f.call(http.MethodGet, "/api/v1/status/retention", "")
+	require.Equal(t, 200, code)
+	require.Contains(t, body, `"today":"2026-01-05"`)
+	require.Contains(t, body, `"waits":"too much"`)
+	code, _, body = f.call(http.MethodPost, path+"?wait=soon", "")
 	require.Equal(t, 400, code, body)
 	code, body = f.get(path)
 	require.Equal(t, 405, code, body)
 	code, body = f.get("/api/v1/status/compactor")
 	require.Equal(t, 200, code, body)
 	require.Contains(t, body, `"running":"2026-01-03"`)
+
+	for _, action := range []string{"pause", "resume"} {
+		code, _, body = f.call(http.MethodPost, "/api/v1/admin/compactor/"+action, "")
+		require.Equal(t, 200, code, body)
+	}
+	require.Equal(t, []bool{true, false}, j.paused)
 
 	j.err = starting
 	code, header, _ := f.call(http.MethodPost, path, "")

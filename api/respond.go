@@ -10,6 +10,8 @@ import (
 // The error types of Prometheus' API that are answered here.
 const (
 	errorBadData     = "bad_data"
+	errorConflict    = "conflict"
+	errorExecution   = "execution"
 	errorInternal    = "internal"
 	errorNotFound    = "not_found"
 	errorUnavailable = "unavailable"

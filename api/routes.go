@@ -55,6 +55,9 @@ func (a *API) routes() http.Handler {
 		if route.read {
 			h = a.limitReads(h)
 		}
+		if route.path == "query" || route.path == "query_range" {
+			h = chooseResolution(h)
+		}
 		t.add("/api/v1/"+route.path, route.group, a.readForm(nameClient(h)), http.MethodGet, http.MethodPost)
 	}
 	t.add("/api/v1/read", access.Federate, a.readForm(a.limitReads(a.checkRemoteRead(upstream))), http.MethodPost)
@@ -72,8 +75,12 @@ func (a *API) routes() http.Handler {
 	}
 	if a.o.Compactor != nil {
 		t.add("/api/v1/status/compactor", access.Metadata, http.HandlerFunc(a.serveCompactorStatus), http.MethodGet)
+		t.add("/api/v1/status/retention", access.Metadata, http.HandlerFunc(a.serveRetentionStatus), http.MethodGet)
 		t.add("/api/v1/admin/compactor/run", access.Admin, a.admin(a.serveCompact), http.MethodPost)
+		t.add("/api/v1/admin/compactor/pause", access.Admin, a.admin(a.servePause), http.MethodPost)
+		t.add("/api/v1/admin/compactor/resume", access.Admin, a.admin(a.serveResume), http.MethodPost)
 	}
+	a.addDeletes(t)
 	t.add("/-/reload", access.Lifecycle, a.lifecycle(a.serveReload), http.MethodPost, http.MethodPut)
 	t.add("/-/quit", access.Lifecycle, a.lifecycle(a.serveQuit), http.MethodPost, http.MethodPut)
 	t.mux.Handle("/-/healthy", a.o.Guard.Public(http.HandlerFunc(a.serveHealthy)))

@@ -36,6 +36,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"varve/archive/chunk"
 	"varve/archive/format"
 	"varve/arrival"
 	"varve/rocks"
@@ -62,12 +63,18 @@ type Options struct {
 	// time, instead of letting the later arrival win. Samples that are not the newest of
 	// their series then cost a read, and writes wait for the journal to be read back at a start.
 	RejectOverwrites bool
+	// Resolutions are the lengths of the buckets of rollups, ascending, each a multiple of
+	// the one before and of a millisecond, and a part of a day. Default: none.
+	Resolutions []time.Duration
+	// Retention says how long samples and buckets are kept. SetRetention changes it. Default: forever.
+	Retention Retention
 	// SeriesMax bounds the number of series ever made, NewSeriesPerMinuteMax the rate. Default: no bound.
 	SeriesMax             uint64
 	NewSeriesPerMinuteMax int
 	// LabelCacheBytes and SymbolCacheBytes bound caches of label sets and label pairs. Default 128 MiB and 64 MiB.
 	LabelCacheBytes, SymbolCacheBytes int
-	// ClockCacheBytes bounds the cache of decoded timestamps that sealed series share. Default 64 MiB.
+	// ClockCacheBytes bounds the cache of decoded timestamps that sealed series share, and that of
+	// what their rollups share. Default 64 MiB each.
 	ClockCacheBytes int
 	// QuerySeriesMax and QueryBytesMax bound what one query may select: series, and
 	// bytes of coded samples. Default 1,000,000 and 1 GiB.
@@ -155,15 +162,22 @@ type Archive struct {
 	disk     diskFloor
 	ack      *ackFile
 	orders   *sortOrders
-	seen     *sightings
 	guard    *overwriteGuard // nil unless overwrites are refused
 
 	days    dayStates
 	sealing sync.Mutex // held while a day is sealed
 	left    leftovers
 	clocks  clockCache
+	deletes deletes
+	rolls   rollStates
+	kept    retention
+	// dropAfter is the first epoch whose readers read nothing that has expired.
+	dropAfter atomic.Uint64
+	trims     trims
+	// rollClocks keeps what rollups share. It never changes, so it needs no snapshot.
+	rollClocks *genCache[rollClockName, *chunk.RollupClock]
 	// sealLimits are the default ones, except in tests; stepped is a test's, told of
-	// the steps of a sealing, or nil.
+	// the steps of a sealing, a delete or its cleaning, or nil.
 	sealLimits sealLimits
 	stepped    func(step string)
 
@@ -239,13 +253,14 @@ func Open(dir string, o Options) (*Archive, error) {
 	a := &Archive{
 		o: o, dir: dir, db: db, ack: ack, views: newViews(),
 		disk:    diskFloor{dir: dir, bytesMin: o.DiskFloorBytes, shareMin: o.DiskFloorShare, free: freeBytes},
-		started: make(chan struct{}), stop: make(chan struct{}), orders: newSortOrders(), seen: newSightings(), sealLimits: defaultSealLimits,
+		started: make(chan struct{}), stop: make(chan struct{}), orders: newSortOrders(), sealLimits: defaultSealLimits,
 	}
 	a.cat = newCatalogue(db, func() int64 { return o.Now().UnixMilli() }, &a.o)
 	a.index = newIndex(db, a.cat)
 	a.live = newOpenRuns(a.cat)
 	a.metadata = newMetadataStore(db, a.cat)
 	a.clocks = newClockCache(o.ClockCacheBytes)
+	a.rollClocks = newRollClockCache(o.ClockCacheBytes)
 	a.m = newMetrics(a)
 	if o.RejectOverwrites {
 		a.guard = &overwriteGuard{a: a}
@@ -349,9 +364,20 @@ func (a *Archive) load() (last format.Sequence, err error) {
 	if err := a.ack.bind([16]byte(incarnation)); err != nil {
 		return 0, err
 	}
+	if err := a.rolls.load(a.db, a.o.Resolutions); err != nil {
+		return 0, err
+	}
+	if err := a.kept.load(a.db, a.cat, a.rolls.resolutions, a.o.Retention); err != nil {
+		return 0, err
+	}
+	a.index.saw, a.rolls.floors = a.kept.saw, &a.kept.floors
 	if err := a.days.load(a.db); err != nil {
 		return 0, err
 	}
+	if err := a.trims.load(a.db, a.kept.floors.Load()); err != nil {
+		return 0, err
+	}
+	a.forgetExpired(a.kept.floors.Load())
 	if err := a.findLeftovers(); err != nil {
 		return 0, err
 	}
@@ -367,8 +393,13 @@ func (a *Archive) load() (last format.Sequence, err error) {
 		return 0, fmt.Errorf("%w: record %d was acknowledged, the last one here is %d: the write-ahead log in %q was cut short; "+
 			"restore its files or a snapshot, or remove the file %q to accept the loss", ErrCorrupt, a.ack.sequence, last, databaseDir, ackName)
 	}
-	// The watermarks may be ahead of the last record, because a commit without
+	// Tombstones and watermarks may be ahead of the last record, because a commit without
 	// arrivals has a sequence too. What arrives next must lie behind them.
+	deleted, err := a.deletes.load(a.db)
+	if err != nil {
+		return 0, err
+	}
+	last = max(last, deleted)
 	for _, name := range []string{format.MetaCut, format.MetaIndex} {
 		mark, _, err := a.meta(name)
 		if err != nil {
@@ -464,7 +495,7 @@ func (a *Archive) Close() error {
 	return errors.Join(err, a.ack.write(uint64(durable)), a.db.Close(), a.ack.close())
 }
 
-// step tells a test of a step of sealing.
+// step tells a test of a step of sealing, of a delete or of its cleaning.
 func (a *Archive) step(name string) {
 	if a.stepped != nil {
 		a.stepped(name)

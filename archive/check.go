@@ -30,7 +30,9 @@ func (f Fault) String() string {
 
 // CheckReport counts what Check has looked at.
 type CheckReport struct {
-	Series, Pairs, Runs, Bundles, Clocks, Samples, JournalRecords, Exemplars, Faults int
+	Series, Pairs, Runs, Bundles, Clocks, Samples, JournalRecords, Exemplars, Deletes, Faults int
+	// RollupBundles and Buckets are of all resolutions.
+	RollupBundles, Buckets int
 	// Stale counts series that the index has active on a day without samples. It is
 	// harmless, and no fault: refused writes before a crash can leave it behind.
 	Stale int
@@ -49,12 +51,12 @@ func Check(dir string, report func(Fault)) (CheckReport, error) {
 		db: db, report: report, series: roaring.New(),
 		metrics: map[format.Ref]format.PairID{}, pairs: map[format.PairID]bool{},
 		active: map[format.Day]*roaring.Bitmap{}, data: map[format.Day]*roaring.Bitmap{}, journal: map[format.Day]*roaring.Bitmap{},
-		marks: map[string]uint64{}, seen: map[format.Ref]format.Day{},
-		days: map[format.Day]format.DayRecord{}, sealed: map[format.Day]format.DayRecord{}, clockCache: newClockCache(64 << 20),
+		gone: map[format.Day]*roaring.Bitmap{}, marks: map[string]uint64{}, seen: map[format.Ref]format.Day{},
+		rolls: map[rollKey]format.RollRecord{}, days: map[format.Day]format.DayRecord{}, sealed: map[format.Day]format.DayRecord{}, clockCache: newClockCache(64 << 20),
 	}
 	err = errors.Join(
 		c.meta(filepath.Join(dir, ackName)), c.symbols(), c.seriesRecords(), c.lookups(),
-		c.journalRecords(), c.runs(), c.clocks(), c.bundles(), c.actives(), c.postings(), c.exemplars(), c.metadata(), db.Close(),
+		c.journalRecords(), c.runs(), c.clocks(), c.bundles(), c.expired(), c.actives(), c.postings(), c.exemplars(), c.metadata(), c.tombstones(), c.rollups(), c.dirty(), db.Close(),
 	)
 	if err != nil {
 		return c.n, fmt.Errorf("check %s: %w", dir, err)
@@ -78,6 +80,11 @@ type checker struct {
 	// days is what the records of days say of bundles, sealed what was found.
 	days, sealed map[format.Day]format.DayRecord
 	clockCache   clockCache
+	rolls        map[rollKey]format.RollRecord
+	// floors tell what has expired and may be there in part.
+	floors format.Floors
+	// gone are the series of which a rule removed the samples of a day.
+	gone map[format.Day]*roaring.Bitmap
 	// seen remembers the last day of each series in journal: adding a ref again costs as much as the first time.
 	seen map[format.Ref]format.Day
 }
@@ -107,12 +114,21 @@ func (c *checker) walk(f format.Family, each func(key, value []byte) error) erro
 }
 
 func (c *checker) meta(ackPath string) error {
+	if err := c.readFloors(); err != nil {
+		return err
+	}
 	err := c.walk(format.FamilyMeta, func(key, value []byte) error {
-		if string(key) == format.MetaIncarnation || bytes.HasPrefix(key, []byte(format.MetaPagePrefix)) {
+		if string(key) == format.MetaIncarnation {
 			return nil
+		}
+		if string(key) == format.MetaFloors {
+			return nil // Read before.
 		}
 		if bytes.HasPrefix(key, []byte(format.MetaDayPrefix)) {
 			return c.dayRecord(key, value)
+		}
+		if bytes.HasPrefix(key, []byte(format.MetaRollPrefix)) {
+			return c.rollRecord(key, value)
 		}
 		v, err := format.ParseUint64(value)
 		c.marks[string(key)] = v
@@ -130,6 +146,25 @@ func (c *checker) meta(ackPath string) error {
 	}
 	c.ack = ack.sequence
 	return ack.close()
+}
+
+// readFloors reads what is known to have expired.
+func (c *checker) readFloors() error {
+	c.floors.Series = format.MinDay
+	value, ok, err := c.db.Get(family(format.FamilyMeta), []byte(format.MetaFloors), nil)
+	if err != nil || !ok {
+		return err
+	}
+	if err := c.floors.Parse(value); err != nil {
+		c.fault(format.FamilyMeta, []byte(format.MetaFloors), "%v", err)
+		return nil
+	}
+	for _, l := range c.floors.Levels {
+		if l.Day < c.floors.Series {
+			c.fault(format.FamilyMeta, []byte(format.MetaFloors), "%d ms are kept from %s on, the index from %s", l.Resolution, Date(l.Day), Date(c.floors.Series))
+		}
+	}
+	return nil
 }
 
 func (c *checker) symbols() error {
@@ -309,6 +344,9 @@ func (c *checker) runs() error {
 		if _, pieces, err = chunk.ParseRun(key, value, pieces[:0]); err != nil {
 			return err
 		}
+		if k.Day < c.floors.Of(0) {
+			return nil // It has expired and is about to go.
+		}
 		if err := c.ofMetric(k.Ref, k.Metric); err != nil {
 			return err
 		}
@@ -323,7 +361,10 @@ func (c *checker) runs() error {
 		}
 		c.n.Runs++
 		c.n.Samples += len(column.Times)
-		addTo(c.data, k.Day, uint32(k.Ref))
+		// Others are in bundles, and what was deleted since may still be in the run.
+		if r := c.days[k.Day]; k.Generation == r.Generation || r.Folding && k.Generation == r.FoldedGeneration() {
+			addTo(c.data, k.Day, uint32(k.Ref))
+		}
 		return nil
 	})
 }
@@ -346,6 +387,9 @@ func (c *checker) actives() error {
 		if err != nil {
 			return err
 		}
+		if day < c.floors.Series {
+			return nil
+		}
 		set := c.active[day]
 		if set == nil {
 			set = roaring.New()
@@ -360,7 +404,14 @@ func (c *checker) actives() error {
 		}
 	}
 	for day, set := range c.active {
-		c.n.Stale += int(roaring.AndNot(set, union(c.data[day], c.journal[day])).GetCardinality())
+		if day < c.floors.Of(0) {
+			continue // Only buckets are left of the day.
+		}
+		stale := roaring.AndNot(set, union(c.data[day], c.journal[day]))
+		if gone := c.gone[day]; gone != nil {
+			stale.AndNot(gone) // Of these too.
+		}
+		c.n.Stale += int(stale.GetCardinality())
 	}
 	return err
 }
@@ -395,6 +446,9 @@ func (c *checker) postings() error {
 		if err != nil {
 			return err
 		}
+		if m < c.floors.Series.Month() {
+			return nil
+		}
 		if !c.pairs[pair] {
 			return fmt.Errorf("names label pair %d, which does not exist", pair)
 		}
@@ -406,7 +460,8 @@ func (c *checker) postings() error {
 			count[m] = map[uint32]int{}
 		}
 		for _, ref := range set.ToArray() {
-			if allowed[m] == nil || !allowed[m].Contains(ref) {
+			// Of the month that was cut in two nobody knows who was active before.
+			if m != c.floors.Series.Month() && (allowed[m] == nil || !allowed[m].Contains(ref)) {
 				return fmt.Errorf("names series %d, which is not active in the month", ref)
 			}
 			count[m][ref]++
@@ -471,6 +526,9 @@ func (c *checker) exemplars() error {
 		k, err := format.ParseExemplarKey(key)
 		if err != nil {
 			return err
+		}
+		if format.DayOf(k.TimeMillis) < c.floors.Of(0) {
+			return nil
 		}
 		if metric, ok := c.metrics[k.Ref]; !ok || metric != k.Metric {
 			return fmt.Errorf("names series %d of metric %d, which does not exist", k.Ref, k.Metric)

@@ -16,7 +16,9 @@ func (c *checker) dayRecord(key, value []byte) error {
 	if err := r.Parse(value); err != nil {
 		return err
 	}
-	c.days[day] = r
+	if day >= c.floors.Of(0) {
+		c.days[day] = r
+	}
 	return nil
 }
 
@@ -28,10 +30,16 @@ func (c *checker) clocks() error {
 		if err != nil {
 			return err
 		}
+		if k.Window < c.floors.Of(k.Resolution) {
+			return nil
+		}
+		if k.Resolution != 0 {
+			return c.rollClock(k, key, value)
+		}
 		if times, err = chunk.ParseClock(key, value, times[:0]); err != nil {
 			return err
 		}
-		if first, last := times[0], times[len(times)-1]; k.Resolution == 0 && (format.DayOf(first) != k.Window || format.DayOf(last) != k.Window) {
+		if first, last := times[0], times[len(times)-1]; format.DayOf(first) != k.Window || format.DayOf(last) != k.Window {
 			return fmt.Errorf("holds times from %d to %d, outside of its day", first, last)
 		}
 		c.n.Clocks++
@@ -51,6 +59,9 @@ func (c *checker) bundles() error {
 		k, err := format.ParseRawKey(key)
 		if err != nil {
 			return err
+		}
+		if k.Day < c.floors.Of(0) {
+			return nil
 		}
 		before := previous
 		previous = k

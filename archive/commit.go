@@ -23,6 +23,8 @@ type group struct {
 	moved    []movedPage
 	joined   int
 	samples  int
+	// last is called, with the archive's lock held, when nothing can join the group any more.
+	last []func()
 
 	done chan struct{} // closed when the group's fate is known
 	lead chan struct{} // one of those who wait is asked to lead
@@ -121,6 +123,9 @@ func (a *Archive) commit() {
 	a.mu.Lock()
 	g := a.group
 	a.group = a.nextGroup(g.sequence + 1)
+	for _, f := range g.last {
+		f()
+	}
 	if n := len(g.record); n > 0 {
 		g.record = format.EndJournal(g.record, g.sequence)
 		if a.segmentBytes += n; a.segmentBytes > segmentBytesMax || a.o.Now().Sub(a.segmentAt) > segmentAgeMax {

@@ -92,13 +92,19 @@ type DayStatus struct {
 	// last sealed whole; zero if it never was.
 	Folding bool
 	Sealed  time.Time
+	// Held tells that a delete keeps the day from being sealed, unless it is Folding.
+	Held bool
+	// Rolled tells that the day was rolled up at all resolutions in use, Dirty that series of it
+	// wait to be rolled up anew.
+	Rolled, Dirty bool
 	// Cut is when a run was last written, as far as this process knows; else zero.
 	Cut time.Time
 	// Samples, Bundles and Bytes count what is sealed.
 	Samples, Bundles, Bytes uint64
 }
 
-// Days lists the days that have samples on disk, in order.
+// Days lists the days that have samples on disk, in order, and those before one that may have a
+// bucket up to its first millisecond and wait to be rolled up.
 func (a *Archive) Days() ([]DayStatus, error) {
 	if err := a.StartError(); err != nil {
 		return nil, err
@@ -110,8 +116,11 @@ func (a *Archive) Days() ([]DayStatus, error) {
 		}
 		return found[d]
 	}
+	floor := a.kept.floors.Load().Of(0)
 	err := a.eachGeneration(func(d format.Day, g format.Generation) {
-		if r := a.days.record(d); g == r.Generation || r.Folding && g == r.FoldedGeneration() {
+		if r := a.days.record(d); d < floor {
+			return
+		} else if g == r.Generation || r.Folding && g == r.FoldedGeneration() {
 			status(d).Runs = true
 		}
 	})
@@ -120,7 +129,7 @@ func (a *Archive) Days() ([]DayStatus, error) {
 	}
 	a.days.mu.Lock()
 	for d, state := range a.days.days {
-		if found[d] == nil && state.record.SealedMillis == 0 && !state.record.Folding {
+		if d < floor || found[d] == nil && state.record.SealedMillis == 0 && !state.record.Folding {
 			continue
 		}
 		st, r := status(d), &state.record
@@ -133,8 +142,15 @@ func (a *Archive) Days() ([]DayStatus, error) {
 		}
 	}
 	a.days.mu.Unlock()
+	for d := range maps.Clone(found) {
+		if !a.rolls.isRolled(d-1) || a.rolls.isDirty(d-1) {
+			status(d - 1)
+		}
+	}
 	out := make([]DayStatus, 0, len(found))
 	for _, d := range slices.Sorted(maps.Keys(found)) {
+		found[d].Held = a.deletes.holds(d)
+		found[d].Rolled, found[d].Dirty = a.rolls.isRolled(d), a.rolls.isDirty(d)
 		out = append(out, *found[d])
 	}
 	return out, a.sizeDays(out)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -53,7 +54,7 @@ func (q *exemplarQuerier) Select(start, end int64, matchers ...[]*labels.Matcher
 				continue
 			}
 			seen[ref] = true
-			es, err := v.exemplars(q.ctx, ref)
+			es, err := v.exemplars(q.ctx, ref, v.masks.of(ref))
 			if err != nil {
 				return nil, err
 			}
@@ -66,8 +67,8 @@ func (q *exemplarQuerier) Select(start, end int64, matchers ...[]*labels.Matcher
 	return out, nil
 }
 
-// exemplars reads those of one series in the view's time range.
-func (v *view) exemplars(ctx context.Context, ref format.Ref) ([]exemplar.Exemplar, error) {
+// exemplars reads those of one series in the view's time range that its masks don't hide.
+func (v *view) exemplars(ctx context.Context, ref format.Ref, own seriesMasks) ([]exemplar.Exemplar, error) {
 	rec, err := v.a.cat.record(ref)
 	if err != nil {
 		return nil, err
@@ -75,8 +76,11 @@ func (v *view) exemplars(ctx context.Context, ref format.Ref) ([]exemplar.Exempl
 	it := v.a.db.NewIterator(family(format.FamilyExemplars), rocks.IterOptions{Snapshot: v.snap})
 	defer it.Close()
 	var out []exemplar.Exemplar
+	if err := v.learn(roaring.BitmapOf(uint32(ref))); err != nil {
+		return nil, err
+	}
 	last := format.DayOf(v.maxt)
-	for day := format.DayOf(v.mint); day <= last; day++ {
+	for day := max(format.DayOf(v.mint), v.kept.raw(ref)); day <= last; day++ {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -94,7 +98,7 @@ func (v *view) exemplars(ctx context.Context, ref format.Ref) ([]exemplar.Exempl
 			day = found - 1
 			continue
 		}
-		if out, err = v.exemplarsOfDay(it, out, k, rec.Metric, ref, day); err != nil {
+		if out, err = v.exemplarsOfDay(it, out, k, rec.Metric, ref, day, own); err != nil {
 			return nil, err
 		}
 	}
@@ -104,9 +108,9 @@ func (v *view) exemplars(ctx context.Context, ref format.Ref) ([]exemplar.Exempl
 	return out, nil
 }
 
-func (v *view) exemplarsOfDay(it *rocks.Iterator, out []exemplar.Exemplar, k format.ExemplarKey, metric format.PairID, ref format.Ref, day format.Day) ([]exemplar.Exemplar, error) {
+func (v *view) exemplarsOfDay(it *rocks.Iterator, out []exemplar.Exemplar, k format.ExemplarKey, metric format.PairID, ref format.Ref, day format.Day, own seriesMasks) ([]exemplar.Exemplar, error) {
 	for k.Metric == metric && k.Ref == ref && format.DayOf(k.TimeMillis) == day {
-		if k.TimeMillis >= v.mint && k.TimeMillis <= v.maxt {
+		if k.TimeMillis >= v.mint && k.TimeMillis <= v.maxt && !own.hides(k.TimeMillis, k.Sequence) {
 			e := exemplar.Exemplar{Ts: k.TimeMillis, HasTs: true}
 			if err := format.ParseExemplar(it.Value(), &e); err != nil {
 				return nil, err

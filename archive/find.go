@@ -44,8 +44,11 @@ func (v *view) find(ctx context.Context, mint, maxt int64, ms []*labels.Matcher)
 	if err != nil {
 		return nil, err
 	}
+	if mint = max(mint, v.kept.seriesFirst.StartMillis()); mint > maxt {
+		return &selection{}, nil
+	}
 	first, last := format.DayOf(mint), format.DayOf(maxt)
-	months, err := v.a.index.monthsIn(v.snap, first.Month(), last.Month())
+	months, err := v.index().monthsIn(first.Month(), last.Month())
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +62,12 @@ func (v *view) find(ctx context.Context, mint, maxt int64, ms []*labels.Matcher)
 			return nil, err
 		}
 		found.Or(set)
+	}
+	if last < v.kept.seriesLast {
+		if err := v.learn(found); err != nil {
+			return nil, err
+		}
+		found.AndNot(v.kept.hidden(last))
 	}
 	if !slices.ContainsFunc(conditions, func(c condition) bool { return c.left }) {
 		if err := v.countSeries(int(found.GetCardinality())); err != nil {
@@ -154,7 +163,7 @@ func (v *view) findInMonth(m format.Month, first, last format.Day, conditions []
 	whole := from == m.FirstDay() && to == (m+1).FirstDay()
 	var set *roaring.Bitmap
 	restrict := func() error {
-		days, err := v.a.index.active(v.snap, from, to)
+		days, err := v.index().active(from, to)
 		if err != nil {
 			return err
 		}
@@ -195,7 +204,7 @@ func (v *view) findInMonth(m format.Month, first, last format.Day, conditions []
 		}
 		union := roaring.New()
 		for _, id := range c.pairs {
-			if err := v.a.index.addPostings(v.snap, m, id, union); err != nil {
+			if err := v.index().addPostings(m, id, union); err != nil {
 				return nil, err
 			}
 		}

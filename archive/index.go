@@ -26,9 +26,13 @@ import (
 //     watermark. So nothing on disk names a series that isn't durable, and a start-up that
 //     replays from the watermark misses nothing.
 //  4. A series is in the index of a month if it is active on one of its days.
+//  5. A reader asks through an indexReader, which leaves out what was flushed before it began: its
+//     snapshot has that, or it was taken out of the index since (retract.go).
 type index struct {
 	db  *rocks.DB
 	cat *catalogue
+	// saw is told of the days of notes.
+	saw func(format.Day)
 
 	noteMu sync.Mutex
 	notes  []dayNote
@@ -73,6 +77,7 @@ func newIndex(db *rocks.DB, cat *catalogue) *index {
 	return &index{
 		db: db, cat: cat, fresh: newPostings(),
 		days: map[format.Day]*roaring.Bitmap{}, months: map[format.Month]*roaring.Bitmap{},
+		saw: func(format.Day) {},
 	}
 }
 
@@ -81,6 +86,7 @@ func (x *index) note(ref format.Ref, day format.Day) {
 	x.noteMu.Lock()
 	x.notes = append(x.notes, dayNote{ref, day})
 	x.noteMu.Unlock()
+	x.saw(day)
 }
 
 // drain brings what was noted into the bitmaps.
@@ -159,7 +165,7 @@ func (x *index) knownDay(d format.Day) (*roaring.Bitmap, error) {
 	if err := x.readActive(nil, d, d+1, b); err != nil {
 		return nil, err
 	}
-	x.addPending(func(p *postings) {
+	x.addPending(latest, func(p *postings) {
 		if f := p.active[d]; f != nil {
 			b.Or(f)
 		}
@@ -180,7 +186,7 @@ func (x *index) knownMonth(m format.Month) (*roaring.Bitmap, error) {
 	if err := x.readActive(nil, m.FirstDay(), (m + 1).FirstDay(), b); err != nil {
 		return nil, err
 	}
-	x.addPending(func(p *postings) {
+	x.addPending(latest, func(p *postings) {
 		for d, f := range p.active {
 			if d.Month() == m {
 				b.Or(f)
@@ -194,12 +200,29 @@ func (x *index) knownMonth(m format.Month) (*roaring.Bitmap, error) {
 	return b, nil
 }
 
-func (x *index) addPending(f func(*postings)) {
+// latest is the epoch of whoever reads without a snapshot: all that was flushed is on disk.
+const latest uint64 = math.MaxUint64
+
+// addPending calls f for what a reader of the epoch doesn't find on disk. Called with mu held.
+func (x *index) addPending(epoch uint64, f func(*postings)) {
 	for _, p := range x.retired {
-		f(p)
+		if p.epoch == 0 || p.epoch > epoch {
+			f(p)
+		}
 	}
 	f(x.fresh)
 }
+
+// indexReader is the index at a moment: what the snapshot has, and what a reader of the epoch finds
+// in memory.
+type indexReader struct {
+	x     *index
+	snap  *rocks.Snapshot
+	epoch uint64
+}
+
+// index is the index as the view sees it.
+func (v *view) index() indexReader { return indexReader{v.a.index, v.snap, v.epoch} }
 
 // readActive adds the refs that are active on disk on days from (inclusive) to to (exclusive).
 func (x *index) readActive(snap *rocks.Snapshot, from, to format.Day, into *roaring.Bitmap) error {
@@ -229,11 +252,18 @@ func addContainer(into *roaring.Bitmap, value []byte, high uint64) error {
 	return format.AddContainer(into, value, uint32(high<<16))
 }
 
-// active returns the refs with samples on days from (inclusive) to to (exclusive), for a reader of the snapshot.
+// active returns the refs with samples on days from (inclusive) to to (exclusive), for whoever reads the
+// snapshot, or the disk as it is if that is nil. It may have some more, of which the samples were deleted.
 func (x *index) active(snap *rocks.Snapshot, from, to format.Day) (*roaring.Bitmap, error) {
+	return indexReader{x: x, snap: snap}.active(from, to)
+}
+
+// active returns the refs with samples on days from (inclusive) to to (exclusive).
+func (r indexReader) active(from, to format.Day) (*roaring.Bitmap, error) {
+	x := r.x
 	out := roaring.New()
 	x.mu.Lock()
-	x.addPending(func(p *postings) {
+	x.addPending(r.epoch, func(p *postings) {
 		if int(to-from) > len(p.active) {
 			for d, b := range p.active {
 				if d >= from && d < to {
@@ -249,20 +279,21 @@ func (x *index) active(snap *rocks.Snapshot, from, to format.Day) (*roaring.Bitm
 		}
 	})
 	x.mu.Unlock()
-	return out, x.readActive(snap, from, to, out)
+	return out, x.readActive(r.snap, from, to, out)
 }
 
-// addPostings adds to out the refs that carry the pair in a month, for a reader of the snapshot.
-func (x *index) addPostings(snap *rocks.Snapshot, m format.Month, pair format.PairID, out *roaring.Bitmap) error {
+// addPostings adds to out the refs that carry the pair in a month.
+func (r indexReader) addPostings(m format.Month, pair format.PairID, out *roaring.Bitmap) error {
+	x := r.x
 	x.mu.Lock()
-	x.addPending(func(p *postings) {
+	x.addPending(r.epoch, func(p *postings) {
 		if b := p.pairs[monthPair{m, pair}]; b != nil {
 			out.Or(b)
 		}
 	})
 	x.mu.Unlock()
 	prefix := format.AppendIndexPrefix(make([]byte, 0, 16), m, pair)
-	it := x.db.NewIterator(family(format.FamilyIndex), rocks.IterOptions{Snapshot: snap, Lower: prefix, Upper: format.PrefixEnd(prefix)})
+	it := x.db.NewIterator(family(format.FamilyIndex), rocks.IterOptions{Snapshot: r.snap, Lower: prefix, Upper: format.PrefixEnd(prefix)})
 	defer it.Close()
 	for it.SeekToFirst(); it.Valid(); it.Next() {
 		_, _, high, err := format.ParseIndexKey(it.Key())
@@ -280,10 +311,11 @@ func (x *index) addPostings(snap *rocks.Snapshot, m format.Month, pair format.Pa
 }
 
 // monthsIn lists the months from (inclusive) to to (inclusive) that have postings.
-func (x *index) monthsIn(snap *rocks.Snapshot, from, to format.Month) ([]format.Month, error) {
+func (r indexReader) monthsIn(from, to format.Month) ([]format.Month, error) {
+	x := r.x
 	found := roaring.New()
 	x.mu.Lock()
-	x.addPending(func(p *postings) {
+	x.addPending(r.epoch, func(p *postings) {
 		for d := range p.active {
 			if m := d.Month(); m >= from && m <= to {
 				found.Add(uint32(int32(m) + 1<<15))
@@ -291,7 +323,7 @@ func (x *index) monthsIn(snap *rocks.Snapshot, from, to format.Month) ([]format.
 		}
 	})
 	x.mu.Unlock()
-	it := x.db.NewIterator(family(format.FamilyIndex), rocks.IterOptions{Snapshot: snap, Lower: format.AppendMonthPrefix(nil, from)})
+	it := x.db.NewIterator(family(format.FamilyIndex), rocks.IterOptions{Snapshot: r.snap, Lower: format.AppendMonthPrefix(nil, from)})
 	defer it.Close()
 	for it.SeekToFirst(); it.Valid(); {
 		m, _, _, err := format.ParseIndexKey(it.Key())

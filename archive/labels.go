@@ -272,7 +272,7 @@ func (t *texts) walk(name string, nameAlone bool) error {
 // isCarried tells whether the series that was last seen to carry the pair is in scope and known to
 // have samples in the range.
 func (t *texts) isCarried(id format.PairID) bool {
-	ref, ok := t.v.a.known().carrier(id)
+	ref, ok := t.v.masks.seen.carrier(id)
 	return ok && t.state(ref) == live
 }
 
@@ -281,7 +281,7 @@ func (t *texts) isCarried(id format.PairID) bool {
 func (t *texts) carried(id format.PairID) (proven bool, rest *roaring.Bitmap, err error) {
 	rest = roaring.New()
 	for _, m := range t.months {
-		if err := t.v.a.index.addPostings(t.v.snap, m, id, rest); err != nil {
+		if err := t.v.index().addPostings(m, id, rest); err != nil {
 			return false, nil, err
 		}
 	}
@@ -293,7 +293,7 @@ func (t *texts) carried(id format.PairID) (proven bool, rest *roaring.Bitmap, er
 		switch t.state(format.Ref(ref)) {
 		case live:
 			if !t.isNarrowed {
-				t.v.a.known().carry(id, format.Ref(ref))
+				t.v.masks.seen.carry(id, format.Ref(ref))
 			}
 			return true, nil, nil
 		case without:

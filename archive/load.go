@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/prometheus/common/model"
 
 	"varve/archive/chunk"
@@ -21,6 +22,9 @@ type samples struct {
 	// keys; memory are the pieces of open runs.
 	// Where two have a sample at the same time, the later arrival comes later.
 	disk, memory []chunk.Piece
+	// masks are what tombstones hide of the series, since is the first day of which anything is seen.
+	masks seriesMasks
+	since format.Day
 }
 
 // appendPieces appends the series' pieces, those that arrived earlier first as far as it matters.
@@ -39,6 +43,7 @@ type loader struct {
 	pieces     []chunk.Piece
 	it, raw    *rocks.Iterator
 	runDays    []runDay
+	masked     bool // one of the series has masks, or is cut off on a day that is read
 	steps      int
 	taken      int
 }
@@ -47,7 +52,7 @@ type loader struct {
 // the description of each takes.
 const (
 	arenaBytes = 256 << 10
-	pieceBytes = 64
+	pieceBytes = 72
 )
 
 // load returns the samples of the selection's series, in its order.
@@ -63,8 +68,18 @@ func (v *view) load(ctx context.Context, sel *selection, mint, maxt int64) ([]sa
 // fill reads what samples with ref and metric stand for. taken is what they count
 // against the limit of the query.
 func (v *view) fill(ctx context.Context, out []samples, mint, maxt int64) (taken int, err error) {
+	if mint = max(mint, v.kept.rawFirst.StartMillis()); mint > maxt {
+		return 0, nil
+	}
+	if err := v.limit(out); err != nil {
+		return 0, err
+	}
 	l := loader{v: v, ctx: ctx, mint: mint, maxt: maxt, out: out}
 	metrics := l.byMetric()
+	for i := range out {
+		out[i].masks = v.masks.of(out[i].ref)
+		l.masked = l.masked || out[i].masks != nil || out[i].since > format.DayOf(mint)
+	}
 	// The iterator comes first: what leaves memory between the two reads is then found
 	// in memory, since the view's snapshot is older still.
 	days := rocks.IterOptions{
@@ -92,6 +107,32 @@ func (v *view) fill(ctx context.Context, out []samples, mint, maxt int64) (taken
 	}
 	err = l.memory()
 	return l.taken, err
+}
+
+// limit sets the days from which on samples of the series are seen.
+func (v *view) limit(out []samples) error {
+	if len(v.kept.days) > 1 {
+		refs := roaring.New()
+		for i := range out {
+			refs.Add(uint32(out[i].ref))
+		}
+		if err := v.learn(refs); err != nil {
+			return err
+		}
+	}
+	lacking, err := v.a.trims.lacking(v.kept, v.gone, v.a.cat)
+	if err != nil {
+		return err
+	}
+	for i := range out {
+		out[i].since = v.kept.raw(out[i].ref)
+		for day, refs := range lacking {
+			if refs.Contains(uint32(out[i].ref)) {
+				out[i].since = max(out[i].since, day+1)
+			}
+		}
+	}
+	return nil
 }
 
 // name sets ref and metric of the selection's series.
@@ -287,12 +328,16 @@ func (l *loader) breathe() error {
 
 // add checks a run and keeps it.
 func (l *loader) add(s *samples, k format.HotKey) error {
+	if k.Day < s.since {
+		return nil
+	}
 	var err error
 	if _, l.pieces, err = chunk.ParseRun(l.it.Key(), l.keep(l.it.Value()), l.pieces[:0]); err != nil {
 		return fmt.Errorf("run of series %d in family hot, key %x: %w; run `varve check data`", s.ref, l.it.Key(), err)
 	}
-	s.disk = append(s.disk, l.pieces...)
-	return l.take(piecesBytes(l.pieces))
+	at := len(s.disk)
+	s.disk = s.masks.hide(s.disk, l.pieces, k.Sequence)
+	return l.take(piecesBytes(s.disk[at:]))
 }
 
 // piecesBytes is what pieces count against the limit of a query.
@@ -335,9 +380,11 @@ func (l *loader) memory() error {
 			s.memory = known
 		} else {
 			if replayed != nil {
-				s.memory = replayed.appendPieces(s.memory, s.ref, l.v.epoch)
+				s.memory = replayed.appendPieces(s.memory, s.ref, l.v.epoch, s.masks)
 			}
-			s.memory = l.v.a.live.appendPieces(s.memory, s.ref, l.v.epoch)
+			s.memory = l.v.a.live.appendPieces(s.memory, s.ref, l.v.epoch, s.masks)
+			// A piece lies on one day.
+			s.memory = slices.DeleteFunc(s.memory, func(p chunk.Piece) bool { return format.DayOf(p.MinMillis) < s.since })
 		}
 		n += piecesBytes(s.memory)
 	}

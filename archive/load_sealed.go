@@ -2,6 +2,7 @@ package archive
 
 import (
 	"fmt"
+	"slices"
 
 	"varve/archive/chunk"
 	"varve/archive/format"
@@ -26,14 +27,25 @@ func (l *loader) sealedMetric(metric format.PairID, at []int32) error {
 			day = k.Day
 			continue
 		}
-		if k.Metric == metric {
-			if err := l.sealedDay(k, at); err != nil {
+		if shown := l.shown(day, at); k.Metric == metric && len(shown) > 0 {
+			if err := l.sealedDay(k, shown); err != nil {
 				return err
 			}
 		}
 		day++
 	}
 	return nil
+}
+
+// shown leaves out the series of which nothing that is sealed of the day can be seen.
+func (l *loader) shown(day format.Day, at []int32) []int32 {
+	if !l.masked {
+		return at
+	}
+	mint, maxt := max(l.mint, day.StartMillis()), min(l.maxt, day.EndMillis()-1)
+	return slices.DeleteFunc(slices.Clone(at), func(i int32) bool {
+		return day < l.out[i].since || l.out[i].masks.hidesSealed(day, mint, maxt)
+	})
 }
 
 // sealedDay reads the metric's bundles of the day of k, where the iterator stands.
@@ -92,9 +104,11 @@ func (l *loader) bundle(k format.RawKey, at []int32, clocks *clockReader) error 
 	for _, i := range at {
 		s := &l.out[i]
 		first, end := b.Find(uint64(s.ref))
+		at := len(s.disk)
 		for c := first; c < end; c++ {
 			s.disk = append(s.disk, clocks.piece(b, c))
 		}
+		s.disk = s.masks.hide(s.disk[:at], s.disk[at:], sealedSequence)
 		if err := l.take((end - first) * sealedPieceBytes); err != nil {
 			return err
 		}

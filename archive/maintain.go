@@ -133,6 +133,11 @@ func (a *Archive) cutDue(all bool) error {
 	if uncut > a.o.RunBytesMax {
 		due = append(due, oldestPages(open, len(open)/4+1)...)
 	}
+	return a.cutPages(due)
+}
+
+// cutPages cuts pages and waits for the commit. Called with upkeep.mu held.
+func (a *Archive) cutPages(due []*page) error {
 	for len(due) > 0 {
 		n := min(len(due), cutPagesPerCommit)
 		for _, p := range due[:n] {

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"varve/archive"
+	"varve/archive/format"
 	"varve/arrival"
 	"varve/internal/testkit"
 )
@@ -132,15 +133,18 @@ func TestMetamorphic(t *testing.T) {
 	}
 }
 
-// operationsOf draws operations: two thirds are writes.
+// operationsOf draws operations: more than half are writes.
 func operationsOf(seed uint64, n int) []operation {
 	r := rand.New(rand.NewPCG(seed, 0x6d657461))
 	at := day0 + 86400_000 - 3_600_000
 	var out []operation
 	for range n {
-		if r.IntN(3) < 2 {
+		switch k := r.IntN(24); {
+		case k < 14:
 			out = append(out, drawWrite(r, &at))
-		} else {
+		case k < 17:
+			out = append(out, drawDelete(r, at))
+		default:
 			out = append(out, drawQuestion(r, at))
 		}
 	}
@@ -196,6 +200,27 @@ func drawWrite(r *rand.Rand, at *int64) operation {
 			require.Equal(t, 1, res.Histograms)
 		}
 		return ""
+	}
+}
+
+// drawDelete draws a delete, or an end of one.
+func drawDelete(r *rand.Rand, at int64) operation {
+	selector, _ := drawSelector(r)
+	mint, maxt := drawSpan(r, at-20*86400_000, at)
+	kind, which := r.IntN(6), r.IntN(100)
+	return func(t testing.TB, a *archive.Archive) string {
+		live := a.LiveDeletes()
+		switch {
+		case kind > 1 || len(live) == 0:
+			deleteSeries(t, a, selector, mint, maxt)
+		case kind == 0:
+			_, err := a.Undelete(live[which%len(live)].ID)
+			require.NoError(t, err)
+		default:
+			_, err := a.Clean(context.Background(), []format.TombstoneID{live[which%len(live)].ID}, nil)
+			require.NoError(t, err)
+		}
+		return fmt.Sprint(len(a.LiveDeletes()))
 	}
 }
 

@@ -23,6 +23,77 @@ type metrics struct {
 	commitSamples, commitBytes     prometheus.Histogram
 	runs, runSamples               prometheus.Counter
 	seal                           sealMetrics
+	clean                          cleanMetrics
+	roll                           rollMetrics
+	expire                         expireMetrics
+}
+
+// expireMetrics count what expired.
+type expireMetrics struct {
+	samples, buckets, series, bytes, failures prometheus.Counter
+}
+
+// expired counts what an Expire has dropped.
+func (m *metrics) expired(r *ExpireReport, err error) {
+	if err != nil {
+		m.expire.failures.Inc()
+		return
+	}
+	for _, l := range r.Levels {
+		count := m.expire.buckets
+		if l.Resolution == 0 {
+			count = m.expire.samples
+		}
+		count.Add(float64(l.Samples))
+		m.expire.bytes.Add(float64(l.Bytes))
+	}
+	m.expire.series.Add(float64(r.Series))
+}
+
+// rollMetrics count what rolling up did.
+type rollMetrics struct {
+	series, samples, buckets, bundles, bundleBytes, replaced, failures, seconds prometheus.Counter
+}
+
+// rolled counts what a Roll has done.
+func (m *metrics) rolled(r *RollReport, err error) {
+	m.roll.series.Add(float64(r.Series))
+	m.roll.samples.Add(float64(r.Samples))
+	m.roll.buckets.Add(float64(r.Buckets))
+	m.roll.bundles.Add(float64(r.Bundles))
+	m.roll.bundleBytes.Add(float64(r.BundleBytes))
+	m.roll.replaced.Add(float64(r.Replaced))
+	m.roll.seconds.Add(r.Took.Seconds())
+	if err != nil {
+		m.roll.failures.Inc()
+	}
+}
+
+// trimmed counts what a Trim has removed.
+func (m *metrics) trimmed(r *TrimReport, err error) {
+	if err != nil {
+		m.expire.failures.Inc()
+	}
+	m.expire.samples.Add(float64(r.Samples))
+	m.expire.buckets.Add(float64(r.Buckets))
+	m.expire.series.Add(float64(r.Series))
+	m.expire.bytes.Add(float64(max(r.Bytes, 0)))
+}
+
+// cleanMetrics count what cleaning deletes did.
+type cleanMetrics struct {
+	samples, exemplars, bytes, failures, seconds prometheus.Counter
+}
+
+// cleaned counts what a Clean has done.
+func (m *metrics) cleaned(r *CleanReport, err error) {
+	m.clean.samples.Add(float64(r.Samples))
+	m.clean.exemplars.Add(float64(r.Exemplars))
+	m.clean.bytes.Add(float64(max(r.Bytes, 0)))
+	m.clean.seconds.Add(r.Took.Seconds())
+	if err != nil {
+		m.clean.failures.Inc()
+	}
 }
 
 // sealMetrics count what sealing did.
@@ -91,6 +162,30 @@ func newMetrics(a *Archive) *metrics {
 			clocks:      counter("sealed_clocks_total", "Shared timestamp columns that were made."),
 			seconds:     counter("seal_seconds_total", "Time spent sealing."),
 		},
+		roll: rollMetrics{
+			series:      counter("rolled_series_total", "Series that were rolled up, counted on each day and each time."),
+			samples:     counter("rolled_samples_total", "Samples that were read for rolling up."),
+			buckets:     counter("rolled_buckets_total", "Buckets of rollups that were written, of all resolutions."),
+			bundles:     counter("rolled_bundles_total", "Bundles of rollups that were written."),
+			bundleBytes: counter("rolled_bundle_bytes_total", "Bytes of the bundles of rollups that were written, keys included."),
+			replaced:    counter("rolled_bundles_replaced_total", "Bundles of rollups that were made anew, because of late samples or deletes."),
+			failures:    counter("roll_failures_total", "Roll-ups of days that ended before they were done."),
+			seconds:     counter("roll_seconds_total", "Time spent rolling up."),
+		},
+		expire: expireMetrics{
+			samples:  counter("expired_samples_total", "Sealed samples that expired by the rules of retention."),
+			buckets:  counter("expired_buckets_total", "Buckets of rollups that expired, of all resolutions."),
+			series:   counter("expired_series_total", "Series of which something expired, each time counted."),
+			bytes:    counter("expired_bytes_total", "Bytes, before compression, of samples and buckets that expired."),
+			failures: counter("expire_failures_total", "Times that an error kept something from expiring."),
+		},
+		clean: cleanMetrics{
+			samples:   counter("deleted_samples_total", "Samples that were removed from disk because of a delete."),
+			exemplars: counter("deleted_exemplars_total", "Exemplars that were removed from disk because of a delete."),
+			bytes:     counter("deleted_bytes_total", "Bytes, before compression, that went with deleted samples and exemplars."),
+			failures:  counter("clean_failures_total", "Cleanings of deletes that ended before they were done."),
+			seconds:   counter("clean_seconds_total", "Time spent cleaning deletes."),
+		},
 	}
 	for r := arrival.ReasonFuture; r < arrival.ReasonCount; r++ {
 		m.rejected.WithLabelValues(r.String())
@@ -116,6 +211,9 @@ func (m *metrics) own() []prometheus.Collector {
 		m.commitSeconds, m.commitSamples, m.commitBytes, m.runs, m.runSamples, m.a.clocks.hits, m.a.clocks.misses,
 		m.seal.days, m.seal.failures, m.seal.runs, m.seal.runBytes, m.seal.samples, m.seal.bundles, m.seal.bundleBytes,
 		m.seal.replaced, m.seal.clocks, m.seal.seconds,
+		m.roll.series, m.roll.samples, m.roll.buckets, m.roll.bundles, m.roll.bundleBytes, m.roll.replaced, m.roll.failures, m.roll.seconds,
+		m.expire.samples, m.expire.buckets, m.expire.series, m.expire.bytes, m.expire.failures,
+		m.clean.samples, m.clean.exemplars, m.clean.bytes, m.clean.failures, m.clean.seconds,
 	}
 }
 
@@ -134,6 +232,8 @@ var (
 	descReaders     = describe("archive_readers", "Open queriers.")
 	descAcked       = describe("archive_acknowledged_sequence", "Last journal record known to be durable.")
 	descJournalFrom = describe("archive_journal_first_sequence", "First journal record that a start-up would read.")
+	descDeletes     = describe("archive_deletes", "Deletes, by state: active ones can be undone, those being cleaned can't, cleaned and undone ones are receipts.", "state")
+	descMasked      = describe("archive_masked_series", "Series of which a delete hides samples that are still on disk.")
 	descStarting    = describe("archive_starting", "1 while the journal is read back.")
 	descDisk        = describe("rocksdb_family_bytes", "Bytes of table files.", "family")
 	descFiles       = describe("rocksdb_family_files", "Number of table files.", "family")
@@ -154,7 +254,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descActive, descSeries, descRunBytes, descKeyBytes, descCacheBytes, descCacheLimit, descReadOnly, descReaders, descAcked,
 		descJournalFrom, descStarting, descDisk, descFiles, descMemtables, descBlockCache, descBackground, descStopped, descPending,
-		descBlockHits, descBlockMisses,
+		descBlockHits, descBlockMisses, descDeletes, descMasked,
 	} {
 		ch <- d
 	}
@@ -209,9 +309,18 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		starting = 1
 	}
 	gauge(descStarting, starting)
+	m.collectDeletes(gauge)
 	m.collectRocks(gauge, func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 	})
+}
+
+func (m *metrics) collectDeletes(gauge func(*prometheus.Desc, float64, ...string)) {
+	counts, series := m.a.deletes.count()
+	for _, state := range format.TombstoneStates {
+		gauge(descDeletes, float64(counts[state]), state.String())
+	}
+	gauge(descMasked, float64(series))
 }
 
 func (m *metrics) collectRocks(gauge, counter func(*prometheus.Desc, float64, ...string)) {

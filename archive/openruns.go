@@ -144,13 +144,13 @@ func (o *openRuns) drop(p *page, idle func() bool) bool {
 }
 
 // appendPieces appends to dst, in arrival order, a series' samples that a reader of the
-// epoch does not find on disk.
-func (o *openRuns) appendPieces(dst []chunk.Piece, ref format.Ref, epoch uint64) []chunk.Piece {
+// epoch does not find on disk and that the series' masks don't hide.
+func (o *openRuns) appendPieces(dst []chunk.Piece, ref format.Ref, epoch uint64, own seriesMasks) []chunk.Piece {
 	p := o.page(ref)
 	if p == nil {
 		return dst
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.appendPieces(dst, uint8(ref-p.first), epoch)
+	return p.appendPieces(dst, uint8(ref-p.first), epoch, own)
 }

@@ -125,6 +125,8 @@ type movedRuns struct {
 	heads []uint32 // by slot of the page
 	rare  map[uint8][]*rareRun
 	since format.Sequence
+	// sequence is that of the runs' keys.
+	sequence format.Sequence
 	// epoch is 0 until the commit is durable, then the first epoch whose readers find the runs on disk.
 	epoch uint64
 }
@@ -240,17 +242,22 @@ func (p *page) putRare(slot uint8, t int64, add func(*rareRun)) {
 
 // appendPieces appends all samples in memory of the slot's series to dst as pieces in arrival order.
 // The pieces may be read after the lock was given back. Cut runs that a reader of the
-// epoch finds on disk are left out.
-func (p *page) appendPieces(dst []chunk.Piece, slot uint8, epoch uint64) []chunk.Piece {
+// epoch finds on disk are left out, and what the masks of the series hide. They hide nothing of
+// open runs, which were cut when the masks were made.
+func (p *page) appendPieces(dst []chunk.Piece, slot uint8, epoch uint64, own seriesMasks) []chunk.Piece {
 	for _, m := range p.moved {
 		if m.epoch != 0 && m.epoch <= epoch {
 			continue
 		}
+		first := len(dst)
 		if int(slot) < len(m.heads) {
 			dst = m.log.appendTo(dst, m.heads[slot])
 		}
 		for _, r := range m.rare[slot] {
 			dst = r.builder.Pieces(dst)
+		}
+		if len(own) > 0 {
+			dst = own.hide(dst[:first], dst[first:], m.sequence)
 		}
 	}
 	if int(slot) >= len(p.slots) {

@@ -50,8 +50,8 @@ func (l *leftovers) take(epoch uint64) (free []leftRuns, waiting int) {
 	return free, len(l.runs)
 }
 
-// Reclaim drops the runs of sealed days that no reader needs any more, and returns the
-// number of generations of a day that still wait for a reader. It frees the disk at once.
+// Reclaim drops the runs of sealed days that no reader needs any more, and what has expired, and returns the
+// number of generations of a day that still wait for a reader, and one more if what has expired does. It frees the disk at once.
 //
 // Snapshots do not hold files that are dropped, so it waits for every reader that began
 // before the day was sealed. Later ones read no runs of the generation. Dropping comes first and the range delete second: a range
@@ -67,7 +67,11 @@ func (a *Archive) Reclaim() (waiting int, err error) {
 		}
 		a.step("reclaimed")
 	}
-	return waiting, nil
+	held, err := a.dropExpired()
+	if held {
+		waiting++
+	}
+	return waiting, err
 }
 
 // Settle brings to table files what the engine has in memory and in its log, and drops
@@ -96,29 +100,36 @@ const fewRuns = 1000
 
 func (a *Archive) dropRuns(r leftRuns) error {
 	lower := format.AppendGenerationPrefix(nil, r.day, r.generation)
-	upper := format.PrefixEnd(lower)
-	if err := a.db.DeleteFilesInRange(family(format.FamilyHot), lower, upper); err != nil {
+	return a.dropRange(keyRange{format.FamilyHot, lower, format.PrefixEnd(lower)})
+}
+
+// dropRange drops keys that no reader needs, and frees their space.
+func (a *Archive) dropRange(r keyRange) error {
+	f, lower, upper := family(r.family), r.lower, r.upper
+	if err := a.db.DeleteFilesInRange(f, lower, upper); err != nil {
 		return err
 	}
 	a.step("dropped files")
 	var b rocks.Batch
-	it := a.db.NewIterator(family(format.FamilyHot), rocks.IterOptions{Lower: lower, Upper: upper, NoFillCache: true})
+	it := a.db.NewIterator(f, rocks.IterOptions{Lower: lower, Upper: upper, NoFillCache: true})
 	for it.SeekToFirst(); it.Valid() && b.Len() <= fewRuns; it.Next() {
-		b.Delete(family(format.FamilyHot), it.Key())
+		b.Delete(f, it.Key())
 	}
 	it.Close()
 	if err := it.Err(); err != nil || b.Len() == 0 {
 		return err
 	}
-	if b.Len() <= fewRuns {
+	if b.Len() <= fewRuns && !r.compacts() {
 		return a.writeBatch(&b)
 	}
-	b.Reset()
-	b.DeleteRange(family(format.FamilyHot), lower, upper)
+	if b.Len() > fewRuns {
+		b.Reset()
+		b.DeleteRange(f, lower, upper)
+	}
 	if err := a.writeBatch(&b); err != nil {
 		return err
 	}
-	return a.db.CompactRange(family(format.FamilyHot), lower, upper)
+	return a.db.CompactRange(f, lower, upper)
 }
 
 // findLeftovers looks, at a start, for runs of generations that were sealed before.

@@ -54,6 +54,8 @@ type replayer struct {
 	journal format.Journal
 	// marks are the sequences before which the samples of a page are in runs.
 	marks map[format.Ref]format.Sequence
+	// index is the first sequence whose samples may be missing in the index.
+	index format.Sequence
 }
 
 func (r *replayer) run() error {
@@ -70,6 +72,7 @@ func (r *replayer) run() error {
 		return err
 	}
 	need := format.Sequence(min(cut, index))
+	r.index = format.Sequence(index)
 	if err := r.readMarks(); err != nil {
 		return err
 	}
@@ -153,7 +156,8 @@ func (r *replayer) readMarks() error {
 	return it.Err()
 }
 
-// cutAlready tells whether the samples of a record are in the runs of the ref's page.
+// cutAlready tells whether the samples of a record are in the runs of the ref's page. They
+// go to the index again unless that has them: it may have lost them since, with the samples, to a delete.
 func (r *replayer) cutAlready(ref format.Ref, seq format.Sequence) bool {
 	return seq < r.marks[ref&^(pageSize-1)]
 }
@@ -203,7 +207,9 @@ func (r *replayer) section(kind format.SectionKind, seq format.Sequence, wanted 
 		}
 		w := r.writer(seq)
 		if r.cutAlready(j.Ref, seq) {
-			w.noteDay(w.series(j.Ref), j.Ref, j.TimeMillis)
+			if s := w.series(j.Ref); seq >= r.index {
+				w.noteDay(s, j.Ref, j.TimeMillis)
+			}
 			w.done()
 			return nil
 		}
@@ -242,7 +248,9 @@ func (r *replayer) floats(f *format.Floats, seq format.Sequence, wanted bool) er
 			continue
 		}
 		if r.cutAlready(ref, seq) {
-			w.noteDay(s, ref, f.Times[i])
+			if seq >= r.index {
+				w.noteDay(s, ref, f.Times[i])
+			}
 			continue
 		}
 		r.samples++
@@ -270,7 +278,8 @@ func (r *replayer) cut() error {
 		r.a.mu.Lock()
 		g := r.a.group
 		for _, p := range pages[:n] {
-			r.a.cutPage(r.runs, p, g, r.next, r.read+1)
+			// A page that a delete has cut may be marked behind the last record, and stays so.
+			r.a.cutPage(r.runs, p, g, r.next, max(r.read+1, r.marks[p.first]))
 		}
 		r.next++
 		if err := r.a.join(g); err != nil {
@@ -374,6 +383,7 @@ func (a *Archive) cutPage(runs *openRuns, p *page, g *group, seq, mark format.Se
 	if m == nil {
 		return
 	}
+	m.sequence = seq
 	if mark > 0 {
 		a.upkeep.key = format.AppendPageName(a.upkeep.key[:0], p.first)
 		g.batch.Put(family(format.FamilyMeta), a.upkeep.key, format.AppendUint64(nil, uint64(mark)))

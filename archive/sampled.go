@@ -14,9 +14,10 @@ import (
 
 // scope tells which series have a sample between mint and maxt, both inclusive, in Unix ms.
 // The index knows it for whole days. For the days that the range cuts, at most
-// two, it is decided series by series, and only for those that are asked for:
+// two, and for series on days where tombstones hide something of them, it is decided series by
+// series, and only for those that are asked for:
 //
-//  1. by a sample in memory, or by what was seen of the series earlier (sightings);
+//  1. by a sample in memory, unless some may be hidden, or by what was seen of the series earlier (sightings);
 //  2. by the bounds of its runs, and by the clocks of its sealed chunks;
 //  3. by decoding it.
 //
@@ -31,22 +32,28 @@ type scope struct {
 	edges              []edge
 }
 
-// edge is a day that the range cuts.
+// edge is a day that the range cuts, or that is whole and has series under tombstones.
 type edge struct {
 	day        format.Day
 	mint, maxt int64 // of the range, on the day
 	active     *roaring.Bitmap
-	mask       uint64 // parts of the day that lie wholly in the range
+	parts      uint64 // parts of the day that lie wholly in the range
+	// hidden are series of which something may be hidden on the day; nil for none.
+	hidden *roaring.Bitmap
 	// seen is the sightings' page that was asked for last.
 	seen      *seenPage
 	seenFirst format.Ref
 }
 
 func (v *view) scope(mint, maxt int64) (*scope, error) {
-	s := &scope{v: v, mint: mint, maxt: maxt, active: roaring.New(), dead: roaring.New()}
+	mint = max(mint, v.kept.seriesFirst.StartMillis())
+	s := &scope{v: v, mint: mint, maxt: maxt, active: roaring.New(), live: roaring.New(), dead: roaring.New()}
+	if mint > maxt {
+		return s, nil
+	}
 	first, last := format.DayOf(mint), format.DayOf(maxt)
 	var err error
-	if s.months, err = v.a.index.monthsIn(v.snap, first.Month(), last.Month()); err != nil {
+	if s.months, err = v.index().monthsIn(first.Month(), last.Month()); err != nil {
 		return nil, err
 	}
 	var cut []format.Day
@@ -59,33 +66,119 @@ func (v *view) scope(mint, maxt int64) (*scope, error) {
 		last--
 	}
 	for _, day := range cut {
-		set, err := v.a.index.active(v.snap, day, day+1)
+		set, err := s.sampledOn(day)
 		if err != nil {
 			return nil, err
 		}
-		e := edge{day: day, mint: max(mint, day.StartMillis()), maxt: min(maxt, day.EndMillis()-1), active: set}
-		e.mask = partsWithin(day, e.mint, e.maxt)
-		s.edges = append(s.edges, e)
-		s.active.Or(set)
+		s.addEdge(day, set)
 	}
-	s.live, err = s.activeOn(first, last)
+	return s, s.wholeDays(first, last)
+}
+
+// addEdge adds a day and the series on it that aren't known to have a sample in the range.
+func (s *scope) addEdge(day format.Day, active *roaring.Bitmap) {
+	e := edge{day: day, mint: max(s.mint, day.StartMillis()), maxt: min(s.maxt, day.EndMillis()-1), active: active}
+	e.parts = partsWithin(day, e.mint, e.maxt)
+	if !s.v.masks.none() {
+		e.hidden = s.v.masks.refsOn(day)
+	}
+	s.edges = append(s.edges, e)
+	s.active.Or(active)
+}
+
+// wholeDays sets live to the series active on days from first to last, both inclusive. A series
+// under a tombstone on one of them may have no sample left there.
+func (s *scope) wholeDays(first, last format.Day) (err error) {
+	add := func(to format.Day) error {
+		set, err := s.activeOn(first, to)
+		if err == nil {
+			s.live.Or(set)
+		}
+		return err
+	}
+	for _, day := range s.v.masks.days(first, last) {
+		if err := add(day - 1); err != nil {
+			return err
+		}
+		set, err := s.sampledOn(day)
+		if err != nil {
+			return err
+		}
+		hidden := s.v.masks.refsOn(day)
+		s.live.Or(roaring.AndNot(set, hidden))
+		if set.And(hidden); !set.IsEmpty() {
+			s.addEdge(day, set)
+		}
+		first = day + 1
+	}
+	if err := add(last); err != nil {
+		return err
+	}
+	s.active.Or(s.live)
+	return nil
+}
+
+// sampledOn returns the series active on the day of which samples are kept. Those of which only buckets are
+// become live: which part of a day they are of is not looked at, but for deletes of all of it.
+func (s *scope) sampledOn(day format.Day) (*roaring.Bitmap, error) {
+	set, err := s.v.index().active(day, day+1)
 	if err != nil {
 		return nil, err
 	}
-	s.active.Or(s.live)
-	return s, nil
+	lacking, err := s.v.lackingFrom(day)
+	if err != nil || day >= s.v.kept.rawLast && lacking.IsEmpty() {
+		return set, err
+	}
+	if err := s.v.learn(set); err != nil {
+		return nil, err
+	}
+	set, rolled := s.v.kept.split(day, set)
+	lacking.And(set)
+	set.AndNot(lacking)
+	rolled.Or(lacking)
+	if !s.v.masks.none() {
+		for _, ref := range refsOf(roaring.And(rolled, s.v.masks.refsOn(day))) {
+			if s.v.masks.of(ref).hidesSealed(day, day.StartMillis(), day.EndMillis()-1) {
+				rolled.Remove(uint32(ref))
+			}
+		}
+	}
+	s.live.Or(rolled)
+	return set, nil
 }
 
-// activeOn returns the series active on days from first to last, both inclusive. A range may
-// reach over thousands of years, so only months that have series are asked.
+// activeOn returns the series active on days from first to last, both inclusive, of which something is kept there.
 func (s *scope) activeOn(first, last format.Day) (*roaring.Bitmap, error) {
+	all, err := s.activeIn(first, last)
+	if err != nil || first >= s.v.kept.seriesLast || first > last {
+		return all, err
+	}
+	if err := s.v.learn(all); err != nil {
+		return nil, err
+	}
+	out := roaring.New()
+	for since, own := range s.v.kept.bySince() {
+		set := all
+		if since > first {
+			if set, err = s.activeIn(since, last); err != nil {
+				return nil, err
+			}
+		}
+		out.Or(roaring.And(set, own))
+	}
+	return out, nil
+}
+
+// activeIn returns the series active on days from first to last, both inclusive. A range may
+// reach over thousands of years, so only months that have series are asked.
+func (s *scope) activeIn(first, last format.Day) (*roaring.Bitmap, error) {
 	all := roaring.New()
 	for _, m := range s.months {
 		from, to := max(first, m.FirstDay()), min(last+1, (m+1).FirstDay())
 		if from >= to {
 			continue
 		}
-		set, err := s.v.a.index.active(s.v.snap, from, to)
+		set, err := s.v.index().active(from, to)
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +211,8 @@ func (s *scope) state(ref format.Ref) sampling {
 		if !e.active.Contains(r) {
 			continue
 		}
-		if e.wasSeen(s.v.a.known(), ref) || s.v.a.live.sampled(ref, s.v.epoch, e.mint, e.maxt) {
+		inMemory := (e.hidden == nil || !e.hidden.Contains(r)) && s.v.a.live.sampled(ref, s.v.epoch, e.mint, e.maxt)
+		if inMemory || e.wasSeen(s.v.masks.seen, ref) {
 			s.live.Add(r)
 			return live
 		}
@@ -127,7 +221,7 @@ func (s *scope) state(ref format.Ref) sampling {
 }
 
 func (e *edge) wasSeen(known *sightings, ref format.Ref) bool {
-	if e.mask == 0 {
+	if e.parts == 0 {
 		return false
 	}
 	first := ref &^ (pageSize - 1)
@@ -136,7 +230,7 @@ func (e *edge) wasSeen(known *sightings, ref format.Ref) bool {
 			return false
 		}
 	}
-	return e.seen[ref-first].Load()&e.mask != 0
+	return e.seen[ref-first].Load()&e.parts != 0
 }
 
 // exact returns the series of a set that have a sample in the range.
@@ -216,7 +310,7 @@ func (l *looker) batch(e *edge, refs []format.Ref) error {
 	if err != nil {
 		return err
 	}
-	known := v.a.known()
+	known := v.masks.seen
 	for i := range data {
 		parts, within, err := l.sight(e, &data[i])
 		if err != nil {
@@ -243,6 +337,10 @@ func (v *view) forgetLoaded() {
 func (l *looker) sight(e *edge, s *samples) (parts uint64, within bool, err error) {
 	l.pieces = l.pieces[:0]
 	for _, p := range s.disk {
+		if p.Hidden != nil {
+			l.pieces = append(l.pieces, p)
+			continue
+		}
 		if p.Sealed == nil {
 			// The bounds of a run's piece are samples themselves.
 			parts |= partOf(e.day, p.MinMillis) | partOf(e.day, p.MaxMillis)
@@ -261,6 +359,10 @@ func (l *looker) sight(e *edge, s *samples) (parts uint64, within bool, err erro
 		within = sight.within || within
 	}
 	for _, p := range s.memory {
+		if p.Hidden != nil {
+			l.pieces = append(l.pieces, p)
+			continue
+		}
 		within = l.bounds(e, p) || within
 	}
 	if within || len(l.pieces) == 0 {
@@ -367,6 +469,28 @@ func rareSampled(runs []*rareRun, mint, maxt int64) bool {
 		}
 	}
 	return false
+}
+
+// withRaw drops the series of a selection of which no samples are kept up to maxt.
+func (v *view) withRaw(sel *selection, maxt int64) (*selection, error) {
+	last := format.DayOf(maxt)
+	if last >= v.kept.rawLast {
+		return sel, nil
+	}
+	refs := roaring.New()
+	for _, ref := range sel.refs {
+		refs.Add(uint32(ref))
+	}
+	if err := v.learn(refs); err != nil {
+		return nil, err
+	}
+	out := &selection{}
+	for i, ref := range sel.refs {
+		if last >= v.kept.raw(ref) {
+			out.refs, out.labels = append(out.refs, ref), append(out.labels, sel.labels[i])
+		}
+	}
+	return out, nil
 }
 
 // withSamples drops the series of a selection that have no sample between mint and maxt.

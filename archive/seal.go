@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
-	"github.com/zeebo/xxh3"
+	"github.com/RoaringBitmap/roaring/v2"
 
 	"varve/archive/chunk"
 	"varve/archive/format"
@@ -72,7 +73,8 @@ func (a *Archive) Seal(ctx context.Context, day format.Day, pace func(context.Co
 		return SealReport{Day: day}, ErrBusy
 	}
 	defer a.sealing.Unlock()
-	s := sealer{a: a, day: day, ctx: ctx, pace: pace, report: SealReport{Day: day}, limits: a.sealLimits}
+	s := sealer{bundler: newBundler(a, day), ctx: ctx, pace: pace, late: roaring.New(), early: roaring.New()}
+	s.full = s.write
 	began := time.Now()
 	err := s.run()
 	s.report.Took = time.Since(began)
@@ -97,34 +99,16 @@ func (a *Archive) Seal(ctx context.Context, day format.Day, pace func(context.Co
 // While that goes on a reader that finds a sample in a bundle and in a run finds the same
 // twice, which merges. Once the day is sealed it reads no run of the generation.
 type sealer struct {
-	a      *Archive
-	day    format.Day
+	bundler
 	ctx    context.Context
 	pace   func(context.Context, time.Duration) error
-	report SealReport
-	told   SealReport // what the metrics know of it
-	limits sealLimits
-
-	record  format.DayRecord
-	snap    *rocks.Snapshot
-	source  *sealSource
-	book    clockBook
-	groups  groupFinder
-	bases   baseFinder
-	builder chunk.BundleBuilder
-	batch   rocks.Batch
-	column  chunk.Column
-	part    chunk.Column
-	pieces  []chunk.Piece
-	metric  format.PairID
-	last    format.Ref
-	samples int // in the builder
-	added   int // series in the builder
-	// open tells that series of bundles in the batch's deletes may be missing in its puts.
-	open    bool
-	key     []byte
-	value   []byte
-	stepped time.Time
+	told   SealReport // what the metrics know of the report
+	snap   *rocks.Snapshot
+	source *sealSource
+	pieces []chunk.Piece
+	// late are the series of the batch that runs came of, early those of them with a sample at
+	// the very start of the day: that belongs to the last bucket of the day before.
+	late, early *roaring.Bitmap
 }
 
 func (s *sealer) run() (err error) {
@@ -137,10 +121,10 @@ func (s *sealer) run() (err error) {
 	if s.source, err = newSealSource(s.a.db, s.snap, s.day, &s.record); err != nil {
 		return err
 	}
-	s.source.clocks = s.a.clockReader(s.day, s.snap)
+	s.clocks = s.a.clockReader(s.day, s.snap)
+	s.source.clocks = s.clocks
 	defer s.source.close()
 	s.book = clockBook{db: s.a.db, day: s.day, batch: &s.batch, groups: map[format.GroupID][]*bookedClock{}}
-	s.groups, s.bases = newGroupFinder(s.a.cat), newBaseFinder(s.a.cat)
 	s.stepped = time.Now()
 	for {
 		series, pieces, ok, err := s.source.next(s.pieces)
@@ -153,11 +137,34 @@ func (s *sealer) run() (err error) {
 		if err := s.ended(); err != nil {
 			return err
 		}
-		if err := s.series(&series); err != nil {
+		s.noteLate(&series)
+		if err := s.series(&series, s.pieces); err != nil {
 			return fmt.Errorf("series %d of metric %d: %w", series.ref, series.metric, err)
 		}
 	}
 	return s.finish()
+}
+
+// noteLate notes that rollups of the series lack what is in its runs.
+func (s *sealer) noteLate(series *sealSeries) {
+	if series.runs == 0 || series.ref > math.MaxUint32 {
+		return
+	}
+	s.late.Add(uint32(series.ref))
+	for i := range s.pieces {
+		if p := &s.pieces[i]; p.Sealed == nil && p.MinMillis == s.day.StartMillis() {
+			s.early.Add(uint32(series.ref))
+			return
+		}
+	}
+}
+
+// markRolls puts into the batch that rollups are to be made anew.
+func (s *sealer) markRolls() {
+	s.a.rolls.mark(&s.batch, s.day, s.late)
+	s.a.rolls.mark(&s.batch, s.day-1, s.early)
+	s.late.Clear()
+	s.early.Clear()
 }
 
 // ended tells why the sealing should end before it is done.
@@ -174,6 +181,10 @@ func (s *sealer) raise() error {
 	a := s.a
 	a.mu.Lock()
 	if r := a.days.record(s.day); !r.Folding {
+		if a.deletes.holds(s.day) {
+			a.mu.Unlock()
+			return fmt.Errorf("%w: it can still be undone, or is being cleaned; see GET /api/v1/admin/tsdb/deletes", ErrHeld)
+		}
 		// Generations come round after 256. Another query of hours would be needed for that.
 		if a.left.has(s.day, r.Generation+1) {
 			a.mu.Unlock()
@@ -191,147 +202,10 @@ func (s *sealer) raise() error {
 	return nil
 }
 
-// series adds a series to the bundle that grows.
-func (s *sealer) series(series *sealSeries) error {
-	due := s.batch.Bytes() >= s.limits.batchBytes || time.Since(s.stepped) >= sealStepMax
-	if due || series.edge || series.metric != s.metric || s.builder.Size() >= s.limits.bundleBytes || s.builder.Len() >= s.limits.bundleChunks {
-		if err := s.closeBundle(0); err != nil {
-			return err
-		}
-		// The bundles that were taken over go in the same batch as those that take their place.
-		if s.open = s.open && !series.edge; !s.open && due {
-			if err := s.write(series.metric, series.ref); err != nil {
-				return err
-			}
-		}
-	}
-	for i := range series.replaced {
-		if err := s.replace(&series.replaced[i]); err != nil {
-			return err
-		}
-	}
-	if err := s.column.Decode(s.pieces, s.day.StartMillis(), s.day.EndMillis()-1); err != nil {
-		return err
-	}
-	s.report.Runs += series.runs
-	s.report.RunBytes += series.runBytes
-	s.report.Overwritten += s.column.Overwritten
-	s.report.Series++
-	s.report.Samples += len(s.column.Times)
-	if len(s.column.Times) > s.limits.chunkSamples {
-		return s.stretches(series)
-	}
-	err := s.add(series, &s.column)
-	if !errors.Is(err, chunk.ErrBundleFull) {
-		return err
-	}
-	// Its samples change their kind so often that they take more chunks than are left.
-	if err := s.closeBundle(0); err != nil {
-		return err
-	}
-	if err := s.add(series, &s.column); !errors.Is(err, chunk.ErrBundleFull) {
-		return err
-	}
-	return s.stretches(series)
-}
-
-// add adds the column, whole or a stretch of the day, to the bundle that grows.
-func (s *sealer) add(series *sealSeries, c *chunk.Column) error {
-	if len(c.Times) == 0 {
-		return nil
-	}
-	group, err := s.groups.of(series.ref)
-	if err != nil {
-		return err
-	}
-	id, times, err := s.book.find(group, c.Times)
-	if err != nil {
-		return err
-	}
-	base, err := s.bases.base(series.metric, series.ref, s.added)
-	if err != nil {
-		return err
-	}
-	if err := s.builder.Add(uint64(series.ref), id, times, base, c); err != nil {
-		return err
-	}
-	s.metric, s.last = series.metric, series.ref
-	s.samples += len(c.Times)
-	s.added++
-	return nil
-}
-
-// stretches writes a series with too many samples for one chunk as bundles of its own,
-// one for each stretch of the day. The stretches are equal parts of the day, so that
-// the series of a group have the same and share their clocks.
-func (s *sealer) stretches(series *sealSeries) error {
-	if err := s.closeBundle(0); err != nil {
-		return err
-	}
-	parts := int64(2)
-	for len(s.column.Times) > int(parts)*s.limits.chunkSamples && parts < 1<<12 {
-		parts *= 2
-	}
-	length := int64(format.DayMillis) / parts
-	most := s.limits.chunkSamples
-	for from := int64(0); from < format.DayMillis; from += length {
-		begin, end := s.day.StartMillis()+from, s.day.StartMillis()+from+length-1
-		for s.part.Slice(&s.column, begin, end); len(s.part.Times) > 0; s.part.Slice(&s.column, begin, end) {
-			// A burst may hold more than its share: it is cut by number.
-			var head chunk.Column
-			head.Slice(&s.part, s.part.Times[0], s.part.Times[min(len(s.part.Times), most)-1])
-			err := s.add(series, &head)
-			if errors.Is(err, chunk.ErrBundleFull) && most > 1 {
-				most /= 2
-				s.bases.reset()
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			if err := s.closeBundle(uint32(head.Times[0] - s.day.StartMillis())); err != nil {
-				return err
-			}
-			begin = head.Times[len(head.Times)-1] + 1
-		}
-	}
-	return nil
-}
-
-// closeBundle puts the bundle that grows into the batch.
-func (s *sealer) closeBundle(from uint32) error {
-	if s.builder.Len() == 0 {
-		return nil
-	}
-	k := format.RawKey{Day: s.day, Metric: s.metric, Last: s.last, From: from}
-	s.key = k.Append(s.key[:0])
-	s.value = s.builder.Append(s.value[:0], s.key)
-	s.batch.Put(family(format.FamilyRaw), s.key, s.value)
-	s.record.AddBundle(s.samples, len(s.key)+len(s.value), bundleHash(s.key, s.value))
-	s.report.Bundles++
-	s.report.BundleBytes += len(s.key) + len(s.value)
-	s.builder.Reset()
-	s.bases.reset()
-	s.samples, s.added = 0, 0
-	return nil
-}
-
-// replace takes away a bundle whose series are written anew.
-func (s *sealer) replace(b *sealedBundle) error {
-	samples, err := b.bundle.TotalSamples(s.source.clocks.Times)
-	if err != nil {
-		return err
-	}
-	s.batch.Delete(family(format.FamilyRaw), b.key.Append(nil))
-	s.record.RemoveBundle(samples, b.bytes, b.hash)
-	s.report.Replaced++
-	s.open = true
-	return nil
-}
-
 // write writes the batch. metric and ref are the first series that is not in it.
 func (s *sealer) write(metric format.PairID, ref format.Ref) error {
 	s.record.Metric, s.record.Ref = metric, ref
+	s.markRolls()
 	s.batch.Put(family(format.FamilyMeta), format.AppendDayName(nil, s.day), s.record.Append(nil))
 	if err := s.a.disk.check(); err != nil {
 		return err
@@ -370,6 +244,7 @@ func (s *sealer) finish() error {
 	}
 	s.record.Folding, s.record.Metric, s.record.Ref = false, 0, 0
 	s.record.SealedMillis = s.a.o.Now().UnixMilli()
+	s.markRolls()
 	s.batch.Put(family(format.FamilyMeta), format.AppendDayName(nil, s.day), s.record.Append(nil))
 	if err := s.a.writeBatch(&s.batch); err != nil {
 		return err
@@ -378,12 +253,4 @@ func (s *sealer) finish() error {
 	s.a.left.add(leftRuns{day: s.day, generation: s.record.FoldedGeneration(), epoch: s.a.views.advance()})
 	s.a.step("sealed")
 	return nil
-}
-
-// bundleHash is what a bundle adds to the digest of its day.
-func bundleHash(key, value []byte) uint64 {
-	h := xxh3.New()
-	h.Write(key)
-	h.Write(value[max(0, len(value)-4):])
-	return h.Sum64()
 }

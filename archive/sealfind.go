@@ -69,35 +69,9 @@ func (f *baseFinder) reset() { clear(f.buckets) }
 // base returns the place in the bundle of the series to differ from, -1 for none. index is
 // the place of the series itself: how many came before.
 func (f *baseFinder) base(metric format.PairID, ref format.Ref, index int) (int, error) {
-	if metric != f.metric {
-		text, err := f.text(metric)
-		if err != nil {
-			return -1, err
-		}
-		f.metric, f.isHist = metric, text.name == model.MetricNameLabel && strings.HasSuffix(text.value, "_bucket")
-	}
-	if !f.isHist {
-		return -1, nil
-	}
-	rec, err := f.cat.record(ref)
-	if err != nil {
+	own, err := f.find(metric, ref)
+	if err != nil || math.IsNaN(own) {
 		return -1, err
-	}
-	f.key = f.key[:0]
-	own := math.NaN()
-	for _, pair := range rec.Pairs {
-		bound, err := f.bound(pair)
-		if err != nil {
-			return -1, err
-		}
-		if math.IsNaN(bound) {
-			f.key = binary.LittleEndian.AppendUint32(f.key, uint32(pair))
-		} else {
-			own = bound
-		}
-	}
-	if math.IsNaN(own) {
-		return -1, nil
 	}
 	best := bucket{bound: math.Inf(-1), index: -1}
 	for _, b := range f.buckets[string(f.key)] {
@@ -107,6 +81,45 @@ func (f *baseFinder) base(metric format.PairID, ref format.Ref, index int) (int,
 	}
 	f.buckets[string(f.key)] = append(f.buckets[string(f.key)], bucket{own, index})
 	return best.index, nil
+}
+
+// hasBucketOf tells whether the series is a bucket of a histogram of which the bundle has another.
+func (f *baseFinder) hasBucketOf(metric format.PairID, ref format.Ref) (bool, error) {
+	own, err := f.find(metric, ref)
+	return err == nil && !math.IsNaN(own) && len(f.buckets[string(f.key)]) > 0, err
+}
+
+// find returns the upper bound of a bucket, and sets the key of the histogram that it is of. It
+// returns NaN if the series is no bucket.
+func (f *baseFinder) find(metric format.PairID, ref format.Ref) (bound float64, err error) {
+	if metric != f.metric {
+		text, err := f.text(metric)
+		if err != nil {
+			return math.NaN(), err
+		}
+		f.metric, f.isHist = metric, text.name == model.MetricNameLabel && strings.HasSuffix(text.value, "_bucket")
+	}
+	if !f.isHist {
+		return math.NaN(), nil
+	}
+	rec, err := f.cat.record(ref)
+	if err != nil {
+		return math.NaN(), err
+	}
+	f.key = f.key[:0]
+	own := math.NaN()
+	for _, pair := range rec.Pairs {
+		bound, err := f.bound(pair)
+		if err != nil {
+			return math.NaN(), err
+		}
+		if math.IsNaN(bound) {
+			f.key = binary.LittleEndian.AppendUint32(f.key, uint32(pair))
+		} else {
+			own = bound
+		}
+	}
+	return own, nil
 }
 
 // bound is the upper bound that a pair stands for, NaN if it isn't one.

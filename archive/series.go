@@ -87,6 +87,11 @@ func (s *seriesSet) read(ctx context.Context, ms []*labels.Matcher, justSeries b
 	if limit > 0 && len(sel.refs) > limit {
 		sel.refs, sel.labels = sel.refs[:limit], sel.labels[:limit]
 	}
+	if !justSeries {
+		if sel, err = s.v.withRaw(sel, s.maxt); err != nil {
+			return err
+		}
+	}
 	s.sel = sel
 	if justSeries {
 		s.data = make([]samples, len(sel.refs))

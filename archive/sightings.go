@@ -10,8 +10,8 @@ import (
 // sightings remember where samples were seen on disk, so that a day that a query's range cuts
 // needn't be read again to know which series have samples there. Only what was seen
 // is kept, never that nothing was: a sample that is on disk stays there, whatever is written
-// or sealed later, so a sighting cannot become untrue. What comes to delete
-// samples has to drop the sightings of their days.
+// or sealed later, so a sighting cannot become untrue. Except by a delete, so each state of
+// the masks has sightings of its own.
 //
 // Safe for use by several goroutines. A nil *sightings remembers nothing.
 type sightings struct {
@@ -47,9 +47,6 @@ func newSightings() *sightings {
 		carriers: map[format.PairID]format.Ref{},
 	}
 }
-
-// known are the archive's sightings.
-func (a *Archive) known() *sightings { return a.seen }
 
 // page returns what was seen on a day of the series that neighbour a ref, nil if nothing was.
 func (s *sightings) page(day format.Day, ref format.Ref) *seenPage {

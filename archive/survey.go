@@ -50,7 +50,7 @@ func (a *Archive) Survey(ctx context.Context, limit int) (Survey, error) {
 	today := format.DayOf(format.ClampTime(a.o.Now().UnixMilli()))
 	s.month = today.Month()
 	a.index.mu.Lock()
-	a.index.addPending(func(p *postings) {
+	a.index.addPending(latest, func(p *postings) {
 		for k, b := range p.pairs {
 			if k.month == s.month {
 				s.set(k.pair).Or(b)

@@ -20,7 +20,7 @@ var ErrQueryLimit = errors.New("query limit exceeded")
 // view is one state of the archive, as a reader sees it between two times. It is the
 // Querier and is safe for several goroutines.
 //
-// It registers an epoch first and takes its snapshot then: what has left memory for
+// It registers an epoch first, takes what is kept and the masks, and its snapshot then: what has left memory for
 // disk before the snapshot is found on disk, what leaves later stays in memory until
 // the view is closed. Something found in both is the same and merges.
 type view struct {
@@ -28,16 +28,20 @@ type view struct {
 	mint, maxt int64 // inclusive, Unix ms, clamped to what keys can hold
 	epoch      uint64
 	snap       *rocks.Snapshot
+	masks      *masks
+	kept       *cutoffs
+	gone       *goneSets
 
 	// memoryMu guards loaded: what the Selects of the view saw in memory.
 	memoryMu sync.Mutex
 	loaded   [][]samples
 
-	bytes  atomic.Int64
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
-	reads  sync.WaitGroup
-	closed atomic.Bool
+	bytes    atomic.Int64
+	bytesMax int64
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+	reads    sync.WaitGroup
+	closed   atomic.Bool
 }
 
 // Querier implements storage.Queryable: mint and maxt are inclusive, in Unix ms.
@@ -62,15 +66,33 @@ func (a *Archive) view(mint, maxt int64) (*view, error) {
 	if a.closing.Load() {
 		return nil, errShutdown
 	}
-	v := &view{a: a, mint: format.ClampTime(mint), maxt: format.ClampTime(maxt)}
+	v := &view{a: a, mint: format.ClampTime(mint), maxt: format.ClampTime(maxt), bytesMax: a.o.QueryBytesMax}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	if err := a.index.drain(); err != nil {
 		v.cancel()
 		return nil, fmt.Errorf("read index: %w", err)
 	}
 	v.epoch = a.views.open()
-	v.snap = a.db.NewSnapshot()
-	return v, nil
+	v.kept = a.kept.at(a.o.Now())
+	for {
+		v.masks, v.gone = a.deletes.masks.Load(), a.trims.gone.Load()
+		v.snap = a.db.NewSnapshot()
+		// What rules remove is noted before it goes. Masks that go are gone from memory after the disk, and a day is sealed only then: a
+		// snapshot that is taken while they are there has no bundles of later samples.
+		if a.deletes.masks.Load() == v.masks && a.trims.gone.Load() == v.gone {
+			return v, nil
+		}
+		v.snap.Release()
+	}
+}
+
+// storedView is a view that also sees what the rules of retention hide and what is still there.
+func (a *Archive) storedView(mint, maxt int64) (*view, error) {
+	v, err := a.view(mint, maxt)
+	if err == nil {
+		v.kept, v.gone = a.kept.carriedOut(), &goneSets{}
+	}
+	return v, err
 }
 
 // Concurrent marks the view as safe for Selects from several goroutines, whose
@@ -91,8 +113,8 @@ func (v *view) Close() error {
 
 // take counts bytes that the query holds.
 func (v *view) take(n int) error {
-	if total := v.bytes.Add(int64(n)); total > v.a.o.QueryBytesMax {
-		return fmt.Errorf("%w: the query needs more than %d bytes of coded samples; ask for a shorter time range or fewer series, or raise query.max_size", ErrQueryLimit, v.a.o.QueryBytesMax)
+	if total := v.bytes.Add(int64(n)); total > v.bytesMax {
+		return fmt.Errorf("%w: the query needs more than %d bytes of coded samples; ask for a shorter time range or fewer series, or raise query.max_size", ErrQueryLimit, v.bytesMax)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/prometheus/prometheus/storage"
 
 	"varve/archive/chunk"
@@ -57,7 +58,9 @@ func (a *Archive) Write(ctx context.Context, b *arrival.Batch) (arrival.Result, 
 	if err := a.writable(); err != nil {
 		return res, err
 	}
-	a.refuse(b, &res.Rejected)
+	if err := a.refuse(b, &res.Rejected); err != nil {
+		return arrival.Result{}, err
+	}
 	if err := a.prepare(b); err != nil {
 		return arrival.Result{}, err
 	}
@@ -287,22 +290,37 @@ func (w *runWriter) putHistogram(ref format.Ref, h *arrival.Histogram) error {
 // between two visits of the page, which count exactly.
 const rareSampleBytes = 64
 
-// refuse drops what may not be stored from the batch: rows without a ref, and
-// samples that lie too far ahead or before the first day that keys can name.
-func (a *Archive) refuse(b *arrival.Batch, rejected *arrival.Rejected) {
-	latest := min(a.o.Now().Add(a.o.FutureMax).UnixMilli(), format.MaxTimeMillis)
-	reason := func(t int64) arrival.Reason {
+// refuse drops what may not be stored from the batch: rows without a ref, samples that lie too far
+// ahead, and those older than the samples of their series are kept, at the latest before the first
+// day that keys can name.
+func (a *Archive) refuse(b *arrival.Batch, rejected *arrival.Rejected) error {
+	now := a.o.Now()
+	latest := min(now.Add(a.o.FutureMax).UnixMilli(), format.MaxTimeMillis)
+	kept := a.kept.at(now)
+	lacking, err := a.trims.lacking(kept, a.trims.gone.Load(), a.cat)
+	if err != nil {
+		return err
+	}
+	// What lies behind oldest is kept of every series.
+	oldest := kept.rawLast.StartMillis()
+	for day := range lacking {
+		oldest = max(oldest, day.EndMillis())
+	}
+	if err := a.learnOld(b, kept, oldest); err != nil {
+		return err
+	}
+	reason := func(ref format.Ref, t int64) arrival.Reason {
 		switch {
 		case t > latest:
 			return arrival.ReasonFuture
-		case t < format.MinTimeMillis:
+		case t < oldest && (t < kept.raw(ref).StartMillis() || lacks(lacking, ref, t)):
 			return arrival.ReasonRetention
 		}
 		return arrival.ReasonNone
 	}
 	good := true
 	for _, t := range b.Times {
-		if t > latest || t < format.MinTimeMillis {
+		if t > latest || t < oldest {
 			good = false
 			break
 		}
@@ -311,14 +329,54 @@ func (a *Archive) refuse(b *arrival.Batch, rejected *arrival.Rejected) {
 		good = b.Rows[i].Ref != 0
 	}
 	if !good {
-		compact(b, func(row *arrival.Row, k uint32) bool { return keep(row.Ref, reason(b.Times[k]), rejected) })
+		compact(b, func(row *arrival.Row, k uint32) bool { return keep(row.Ref, reason(row.Ref, b.Times[k]), rejected) })
 	}
 	b.Histograms = slices.DeleteFunc(b.Histograms, func(h arrival.Histogram) bool {
-		return !keep(b.Rows[h.Row].Ref, reason(h.TimeMillis), rejected)
+		ref := b.Rows[h.Row].Ref
+		return !keep(ref, reason(ref, h.TimeMillis), rejected)
 	})
 	b.Exemplars = slices.DeleteFunc(b.Exemplars, func(e arrival.Exemplar) bool {
-		return !keep(b.Rows[e.Row].Ref, reason(e.Ts), rejected)
+		ref := b.Rows[e.Row].Ref
+		return !keep(ref, reason(ref, e.Ts), rejected)
 	})
+	return nil
+}
+
+// lacks tells whether samples of the series were removed from the day of the time or a later one, so that one at the time
+// would not be seen.
+func lacks(lacking map[format.Day]*roaring.Bitmap, ref format.Ref, t int64) bool {
+	for day, refs := range lacking {
+		if t < day.EndMillis() && refs.Contains(uint32(ref)) {
+			return true
+		}
+	}
+	return false
+}
+
+// learnOld finds the rules of the series that have samples before oldest.
+func (a *Archive) learnOld(b *arrival.Batch, kept *cutoffs, oldest int64) error {
+	if kept.rawFirst == kept.rawLast {
+		return nil
+	}
+	refs := roaring.New()
+	for i := range b.Rows {
+		row := &b.Rows[i]
+		if slices.ContainsFunc(b.Times[row.First:row.First+row.Count], func(t int64) bool { return t < oldest }) {
+			refs.Add(uint32(row.Ref))
+		}
+	}
+	for i := range b.Histograms {
+		if h := &b.Histograms[i]; h.TimeMillis < oldest {
+			refs.Add(uint32(b.Rows[h.Row].Ref))
+		}
+	}
+	for i := range b.Exemplars {
+		if e := &b.Exemplars[i]; e.Ts < oldest {
+			refs.Add(uint32(b.Rows[e.Row].Ref))
+		}
+	}
+	refs.Remove(0)
+	return kept.learn(a.cat, refs)
 }
 
 func keep(ref storage.SeriesRef, reason arrival.Reason, rejected *arrival.Rejected) bool {

@@ -1,5 +1,5 @@
 // Package compactor decides what of an archive is due and has it done: days that are
-// over are sealed, runs that nobody needs any more are dropped.
+// over are sealed and rolled up, what was deleted is removed, runs that nobody needs any more are dropped.
 //
 // It works in two steps that know nothing of each other. Plan is a pure function
 // from what there is, the time and a policy to a list of jobs. A Compactor takes the
@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,15 +24,40 @@ import (
 	"varve/archive/format"
 )
 
+// Pace is called between the batches of a job with the time that the last one took. It may wait,
+// and its error ends the job, which goes on where it was when it is done again.
+type Pace = func(ctx context.Context, worked time.Duration) error
+
 // Archive is what the compactor asks of an archive.
 type Archive interface {
 	// Maintain with all brings everything that is in memory to runs.
 	Maintain(all bool) error
 	Days() ([]archive.DayStatus, error)
-	Seal(ctx context.Context, day format.Day, pace func(context.Context, time.Duration) error) (archive.SealReport, error)
+	Seal(ctx context.Context, day format.Day, pace Pace) (archive.SealReport, error)
+	Roll(ctx context.Context, day format.Day, pace Pace) (archive.RollReport, error)
+	LiveDeletes() []archive.Delete
+	Clean(ctx context.Context, ids []format.TombstoneID, pace Pace) (archive.CleanReport, error)
+	Retention() (archive.RetentionStatus, error)
+	Expire(ctx context.Context, floors []format.Day) (archive.ExpireReport, error)
+	Trim(ctx context.Context, day format.Day, pace Pace) (archive.TrimReport, error)
 	Reclaim() (waiting int, err error)
 	// Settle leaves on disk only what is needed.
 	Settle() error
+}
+
+// Outcome is what became of a job.
+type Outcome struct {
+	Job Job
+	// One of these says what was done, as the job's kind is.
+	Seal   archive.SealReport
+	Roll   archive.RollReport
+	Clean  archive.CleanReport
+	Expire archive.ExpireReport
+	Trim   archive.TrimReport
+	// Err is why the job ended before it was done, nil if it was. Retry is when it will be
+	// tried again by itself.
+	Err   error
+	Retry time.Time
 }
 
 // Options of a Compactor.
@@ -46,8 +72,8 @@ type Options struct {
 	Now func() time.Time
 	// Registerer takes the metrics. Default: none.
 	Registerer prometheus.Registerer
-	// Done is told of every job, with its error if it failed. It may be nil.
-	Done func(Job, archive.SealReport, error)
+	// Done is told of every job. It may be nil.
+	Done func(Outcome)
 	// Failed is told of what went wrong beside jobs: what is due could not be listed, or space
 	// not be given back. It may be nil.
 	Failed func(error)
@@ -62,20 +88,49 @@ type Compactor struct {
 	// working is held, by having put something in, while jobs are done: a mutex that
 	// whoever waits for it can give up on.
 	working chan struct{}
+	// failures are the jobs that failed of late. Whoever works has them.
+	failures map[jobName]failure
 
 	mu     sync.Mutex
 	status Status
+	// resumed is closed by Resume, and nil unless the compactor is paused.
+	resumed chan struct{}
 }
+
+// jobName tells jobs apart.
+type jobName struct {
+	kind Kind
+	day  format.Day
+}
+
+func (j *Job) name() jobName { return jobName{j.Kind, j.Day.Day} }
+
+// failure is how often a job failed in a row, and when it may be tried again.
+type failure struct {
+	times int
+	retry time.Time
+}
+
+// A job that failed is tried again after retryMin, and then after twice as long each time, up to
+// retryMax.
+const (
+	retryMin = time.Minute
+	retryMax = time.Hour
+)
 
 // Status says what the compactor is at.
 type Status struct {
 	// Running is the job under way, nil if there is none.
 	Running *Job
 	Since   time.Time
+	// Paused tells that background work waits for Resume.
+	Paused bool
 	// Waiting is the number of sealed days whose runs a query still holds.
 	Waiting int
-	// Planned are the days that were due when it last looked.
+	// Planned are the jobs that were due when it last looked.
 	Planned []Job
+	// Unforced are jobs that were due too, and wait until somebody forces them.
+	Unforced []Job
 	// Failed is what went wrong the last time there was something to do or to look for, nil if
 	// all went well.
 	Failed error
@@ -83,7 +138,11 @@ type Status struct {
 
 // Report says what a Run did.
 type Report struct {
-	Sealed []archive.SealReport
+	Sealed  []archive.SealReport
+	Rolled  []archive.RollReport
+	Cleaned []archive.CleanReport
+	Expired []archive.ExpireReport
+	Trimmed []archive.TrimReport
 	// Waiting is the number of sealed days whose runs a query still holds: their space is
 	// free when the query is done.
 	Waiting int
@@ -101,13 +160,13 @@ func New(a Archive, o Options) *Compactor {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Compactor{a: a, o: o, working: make(chan struct{}, 1)}
+	c := &Compactor{a: a, o: o, working: make(chan struct{}, 1), failures: map[jobName]failure{}}
 	c.m = newMetrics(c, o.Registerer)
 	return c
 }
 
-// Loop looks for work every Interval until ctx ends. Errors go to Options.Done, and what
-// failed is tried again the next time.
+// Loop looks for work every Interval until ctx ends, unless it is paused. Errors go to
+// Options.Done, and what failed is tried again later and later.
 func (c *Compactor) Loop(ctx context.Context) {
 	tick := time.NewTicker(c.o.Interval)
 	defer tick.Stop()
@@ -116,19 +175,28 @@ func (c *Compactor) Loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			if c.Status().Paused {
+				continue
+			}
 			// Its errors were told where they happened.
 			_, _ = c.run(ctx, c.o.Policy, c.rest)
 		}
 	}
 }
 
-// Run does at full speed what is due by the policy's SealDelay alone, quiet or not, after it has
-// brought everything in memory to disk, and leaves the disk tidy. It waits for work that is under way.
-func (c *Compactor) Run(ctx context.Context) (Report, error) {
+// Run does at full speed what is due by the policy's SealDelay alone, quiet or not, paused or
+// not, and failed before or not, after it has brought everything in memory to disk, and leaves
+// the disk tidy. It waits for work that is under way.
+func (c *Compactor) Run(ctx context.Context) (Report, error) { return c.now(ctx, false) }
+
+// RunForced is Run, and lets expire how much ever is past its age.
+func (c *Compactor) RunForced(ctx context.Context) (Report, error) { return c.now(ctx, true) }
+
+func (c *Compactor) now(ctx context.Context, force bool) (Report, error) {
 	if err := c.a.Maintain(true); err != nil {
 		return Report{}, fmt.Errorf("compactor: %w", err)
 	}
-	r, err := c.run(ctx, Policy{SealDelay: c.o.Policy.SealDelay}, nil)
+	r, err := c.run(ctx, Policy{SealDelay: c.o.Policy.SealDelay, DropShareMax: c.o.Policy.DropShareMax, Force: force}, nil)
 	if err != nil {
 		return r, err
 	}
@@ -138,6 +206,41 @@ func (c *Compactor) Run(ctx context.Context) (Report, error) {
 	return r, nil
 }
 
+// Clean removes at full speed what the deletes hide, whether their grace is over or not. It waits for work
+// that is under way.
+func (c *Compactor) Clean(ctx context.Context, ids []format.TombstoneID) (Report, error) {
+	return c.alone(ctx, func() (r Report, err error) {
+		err = c.do(ctx, Job{Kind: Clean, Deletes: ids, Why: "somebody asked for it"}, nil, &r)
+		var reclaimErr error
+		if r.Waiting, reclaimErr = c.a.Reclaim(); reclaimErr != nil {
+			err = errors.Join(err, c.failed(reclaimErr))
+		}
+		return r, err
+	})
+}
+
+// Pause makes background work stop: a job under way after its batch, and others before they
+// begin. A Run is not stopped.
+func (c *Compactor) Pause() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.resumed == nil {
+		c.resumed = make(chan struct{})
+		c.status.Paused = true
+	}
+}
+
+// Resume ends a Pause.
+func (c *Compactor) Resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.resumed != nil {
+		close(c.resumed)
+		c.resumed = nil
+		c.status.Paused = false
+	}
+}
+
 // Status returns what the compactor is at.
 func (c *Compactor) Status() Status {
 	c.mu.Lock()
@@ -145,7 +248,13 @@ func (c *Compactor) Status() Status {
 	return c.status
 }
 
-func (c *Compactor) run(ctx context.Context, p Policy, pace func(context.Context, time.Duration) error) (Report, error) {
+// run does what is due. Without a pace it is what somebody asked for.
+func (c *Compactor) run(ctx context.Context, p Policy, pace Pace) (Report, error) {
+	return c.alone(ctx, func() (Report, error) { return c.work(ctx, p, pace) })
+}
+
+// alone does some work when no other is under way.
+func (c *Compactor) alone(ctx context.Context, work func() (Report, error)) (Report, error) {
 	select {
 	case c.working <- struct{}{}:
 	case <-ctx.Done():
@@ -153,37 +262,69 @@ func (c *Compactor) run(ctx context.Context, p Policy, pace func(context.Context
 	}
 	defer func() { <-c.working }()
 	began := c.o.Now()
-	r, err := c.work(ctx, began, p, pace)
+	r, err := work()
 	r.Took = c.o.Now().Sub(began)
 	c.note(func(s *Status) { s.Waiting, s.Planned, s.Failed = r.Waiting, nil, err })
 	return r, err
 }
 
-func (c *Compactor) work(ctx context.Context, now time.Time, p Policy, pace func(context.Context, time.Duration) error) (r Report, err error) {
-	days, err := c.a.Days()
-	if err != nil {
-		return r, c.failed(err)
-	}
-	jobs := Plan(days, now, p)
-	c.note(func(s *Status) { s.Planned = jobs })
+// work does one job after the other, each once, and looks anew after each, since one may make
+// others due.
+func (c *Compactor) work(ctx context.Context, p Policy, pace Pace) (r Report, err error) {
 	var errs []error
-	for _, job := range jobs {
-		if ctx.Err() != nil {
-			errs = append(errs, ctx.Err())
+	tried := map[jobName]bool{}
+	for ctx.Err() == nil {
+		job, err := c.next(p, tried, pace == nil)
+		if err != nil {
+			errs = append(errs, c.failed(err))
 			break
 		}
-		report, err := c.do(ctx, job, pace)
-		if err != nil {
-			// One day that can't be sealed keeps no other from it.
-			errs = append(errs, err)
-			continue
+		if job == nil {
+			break
 		}
-		r.Sealed = append(r.Sealed, report)
+		tried[job.name()] = true
+		// One day that can't be worked on keeps no other from it.
+		if err := c.do(ctx, *job, pace, &r); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if ctx.Err() != nil {
+		errs = append(errs, ctx.Err())
 	}
 	if r.Waiting, err = c.a.Reclaim(); err != nil {
 		errs = append(errs, c.failed(err))
 	}
 	return r, errors.Join(errs...)
+}
+
+// next returns the first job that is due and was not tried, nil if there is none. One that
+// failed of late waits for its time, unless all are wanted.
+func (c *Compactor) next(p Policy, tried map[jobName]bool, all bool) (*Job, error) {
+	days, err := c.a.Days()
+	if err != nil {
+		return nil, err
+	}
+	kept, err := c.a.Retention()
+	if err != nil {
+		return nil, err
+	}
+	now := c.o.Now()
+	jobs := Plan(Inventory{Days: days, Deletes: c.a.LiveDeletes(), Retention: kept}, now, p)
+	var unforced []Job
+	jobs = slices.DeleteFunc(jobs, func(job Job) bool {
+		if job.Waits != "" {
+			unforced = append(unforced, job)
+		}
+		return job.Waits != ""
+	})
+	c.note(func(s *Status) { s.Planned, s.Unforced = jobs, unforced })
+	for i := range jobs {
+		name := jobs[i].name()
+		if !tried[name] && (all || !now.Before(c.failures[name].retry)) {
+			return &jobs[i], nil
+		}
+	}
+	return nil, nil
 }
 
 // failed tells of an error that belongs to no job.
@@ -196,14 +337,52 @@ func (c *Compactor) failed(err error) error {
 }
 
 // do does one job.
-func (c *Compactor) do(ctx context.Context, job Job, pace func(context.Context, time.Duration) error) (archive.SealReport, error) {
+func (c *Compactor) do(ctx context.Context, job Job, pace Pace, r *Report) error {
 	c.note(func(s *Status) { s.Running, s.Since = &job, c.o.Now() })
-	report, err := c.a.Seal(ctx, job.Day.Day, pace)
-	c.note(func(s *Status) { s.Running = nil })
-	if c.o.Done != nil {
-		c.o.Done(job, report, err)
+	o := Outcome{Job: job}
+	switch job.Kind {
+	case Seal:
+		if o.Seal, o.Err = c.a.Seal(ctx, job.Day.Day, pace); o.Err == nil {
+			r.Sealed = append(r.Sealed, o.Seal)
+		}
+	case Roll:
+		if o.Roll, o.Err = c.a.Roll(ctx, job.Day.Day, pace); o.Err == nil {
+			r.Rolled = append(r.Rolled, o.Roll)
+		}
+	case Clean:
+		if o.Clean, o.Err = c.a.Clean(ctx, job.Deletes, pace); o.Err == nil {
+			r.Cleaned = append(r.Cleaned, o.Clean)
+		}
+	case Expire:
+		if o.Expire, o.Err = c.a.Expire(ctx, job.Expiry.Floors); o.Err == nil {
+			r.Expired = append(r.Expired, o.Expire)
+		}
+	case Trim:
+		if o.Trim, o.Err = c.a.Trim(ctx, job.Day.Day, pace); o.Err == nil {
+			r.Trimmed = append(r.Trimmed, o.Trim)
+		}
 	}
-	return report, err
+	c.note(func(s *Status) { s.Running = nil })
+	o.Retry = c.judge(ctx, &job, o.Err)
+	if c.o.Done != nil {
+		c.o.Done(o)
+	}
+	return o.Err
+}
+
+// judge remembers whether a job failed, and returns when it may be tried again.
+func (c *Compactor) judge(ctx context.Context, job *Job, err error) time.Time {
+	name := job.name()
+	if err == nil || ctx.Err() != nil {
+		delete(c.failures, name)
+		return time.Time{}
+	}
+	f := c.failures[name]
+	wait := min(retryMin<<min(f.times, 10), retryMax)
+	f.times++
+	f.retry = c.o.Now().Add(wait)
+	c.failures[name] = f
+	return f.retry
 }
 
 func (c *Compactor) note(f func(*Status)) {
@@ -212,8 +391,18 @@ func (c *Compactor) note(f func(*Status)) {
 	f(&c.status)
 }
 
-// rest makes the work take no more than its share of the time.
+// rest makes the work take no more than its share of the time, and none while it is paused.
 func (c *Compactor) rest(ctx context.Context, worked time.Duration) error {
+	c.mu.Lock()
+	resumed := c.resumed
+	c.mu.Unlock()
+	if resumed != nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-resumed:
+		}
+	}
 	pause := time.NewTimer(time.Duration(float64(worked) * (1 - c.o.Share) / c.o.Share))
 	defer pause.Stop()
 	select {

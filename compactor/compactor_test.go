@@ -7,6 +7,7 @@ import (
 	"math"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -80,9 +81,9 @@ func TestRun(t *testing.T) {
 	var done []string
 	c := compactor.New(a, compactor.Options{
 		Policy: compactor.Policy{SealDelay: time.Hour, Quiet: time.Hour, ResealAfter: time.Hour}, Now: w.Now, Registerer: registry,
-		Done: func(j compactor.Job, r archive.SealReport, err error) {
-			require.NoError(t, err)
-			done = append(done, fmt.Sprintf("%s %d %s", archive.Date(r.Day), r.Samples, j.Why))
+		Done: func(o compactor.Outcome) {
+			require.NoError(t, o.Err)
+			done = append(done, fmt.Sprintf("%s %d %s", archive.Date(o.Seal.Day), o.Seal.Samples, o.Job.Why))
 		},
 	})
 	write(t, a, date("2026-02-20 10:00:00"), 1)
@@ -128,9 +129,9 @@ func TestLoop(t *testing.T) {
 	sealed := make(chan archive.SealReport, 10)
 	c := compactor.New(a, compactor.Options{
 		Interval: time.Millisecond, Now: w.Now,
-		Done: func(_ compactor.Job, r archive.SealReport, err error) {
-			require.NoError(t, err)
-			sealed <- r
+		Done: func(o compactor.Outcome) {
+			require.NoError(t, o.Err)
+			sealed <- o.Seal
 		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -172,7 +173,7 @@ type failing struct {
 
 var errBroken = errors.New("broken")
 
-func (f failing) Seal(ctx context.Context, day format.Day, pace func(context.Context, time.Duration) error) (archive.SealReport, error) {
+func (f failing) Seal(ctx context.Context, day format.Day, pace compactor.Pace) (archive.SealReport, error) {
 	if archive.Date(day) == f.day {
 		return archive.SealReport{Day: day}, errBroken
 	}
@@ -209,4 +210,131 @@ func TestFailuresBesideJobs(t *testing.T) {
 	require.ErrorIs(t, err, errBroken)
 	require.ErrorIs(t, told, errBroken)
 	require.ErrorIs(t, c.Status().Failed, errBroken)
+}
+
+// TestRolls shows that days are rolled up once the day behind them is sealed or over, and again
+// when late samples were sealed.
+func TestRolls(t *testing.T) {
+	w := &watch{now: date("2026-03-04 12:00:00")}
+	o := testkit.Options()
+	o.Now = w.Now
+	o.Resolutions = []time.Duration{time.Hour}
+	a := testkit.Open(t, testkit.MemoryDir(t), o)
+	var done []string
+	c := compactor.New(a, compactor.Options{Now: w.Now, Done: func(o compactor.Outcome) {
+		require.NoError(t, o.Err)
+		done = append(done, fmt.Sprintf("%s %s %s", o.Job.Kind, archive.Date(o.Job.Day.Day), o.Job.Why))
+	}})
+	run := func() []string {
+		done = nil
+		report, err := c.Run(context.Background())
+		require.NoError(t, err)
+		require.Len(t, done, len(report.Sealed)+len(report.Rolled))
+		return done
+	}
+	write(t, a, date("2026-03-01 00:00:00"), 1)
+	write(t, a, date("2026-03-03 10:00:00"), 2)
+	write(t, a, date("2026-03-04 11:00:00"), 3)
+	require.Equal(t, []string{
+		"seal 2026-03-01 the day is over", "seal 2026-03-03 the day is over",
+		"roll 2026-02-28 the day is sealed", "roll 2026-03-01 the day is sealed", "roll 2026-03-02 the day is sealed",
+	}, run(), "the bucket before midnight has the first sample; the 3rd waits for the 4th")
+	require.Empty(t, run())
+	write(t, a, date("2026-03-03 00:00:00"), 5)
+	require.Equal(t, []string{"seal 2026-03-03 late samples came", "roll 2026-03-02 sealed samples changed"}, run())
+	w.set(date("2026-03-05 00:00:00"))
+	require.Equal(t, []string{"seal 2026-03-04 the day is over", "roll 2026-03-03 the day is sealed"}, run())
+	w.set(date("2026-03-06 00:00:00"))
+	require.Equal(t, []string{"roll 2026-03-04 the day is sealed"}, run(), "the 5th is over without samples")
+}
+
+// TestBackoff shows that a job which fails is tried again later and later, unless somebody asks.
+func TestBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := make(chan time.Time, 100)
+		c := compactor.New(broken{}, compactor.Options{Done: func(o compactor.Outcome) {
+			require.ErrorIs(t, o.Err, errBroken)
+			require.True(t, o.Retry.After(time.Now()))
+			tries <- time.Now()
+		}})
+		ctx, cancel := context.WithCancel(context.Background())
+		go c.Loop(ctx)
+		var gaps []time.Duration
+		last := <-tries
+		for range 8 {
+			next := <-tries
+			gaps = append(gaps, next.Sub(last))
+			last = next
+		}
+		m := time.Minute
+		require.Equal(t, []time.Duration{m, 2 * m, 4 * m, 8 * m, 16 * m, 32 * m, 60 * m, 60 * m}, gaps)
+		_, err := c.Run(ctx)
+		require.ErrorIs(t, err, errBroken)
+		require.Equal(t, time.Now(), <-tries)
+		c.Pause()
+		require.True(t, c.Status().Paused)
+		select {
+		case <-tries:
+			t.Error("a job was begun while paused")
+		case <-time.After(10 * time.Hour):
+		}
+		c.Resume()
+		<-tries
+		cancel()
+	})
+}
+
+// broken is an archive whose only day can't be sealed.
+type broken struct{ compactor.Archive }
+
+func (broken) Maintain(bool) error           { return nil }
+func (broken) Reclaim() (int, error)         { return 0, nil }
+func (broken) LiveDeletes() []archive.Delete { return nil }
+func (broken) Retention() (archive.RetentionStatus, error) {
+	return archive.RetentionStatus{}, nil
+}
+func (broken) Days() ([]archive.DayStatus, error) {
+	return []archive.DayStatus{{Folding: true}}, nil
+}
+
+func (broken) Seal(context.Context, format.Day, compactor.Pace) (archive.SealReport, error) {
+	return archive.SealReport{}, errBroken
+}
+
+// TestPause shows that a job under way stops after its batch, and goes on.
+func TestPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pacing{begun: make(chan struct{}), done: make(chan struct{})}
+		c := compactor.New(p, compactor.Options{})
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go c.Loop(ctx)
+		<-p.begun
+		c.Pause()
+		select {
+		case <-p.done:
+			t.Error("the job went on")
+		case <-time.After(time.Hour):
+		}
+		c.Resume()
+		<-p.done
+	})
+}
+
+// pacing is an archive whose job has two batches.
+type pacing struct {
+	broken
+	begun, done chan struct{}
+}
+
+func (p *pacing) Seal(ctx context.Context, _ format.Day, pace compactor.Pace) (archive.SealReport, error) {
+	close(p.begun)
+	for range 2 {
+		if err := pace(ctx, time.Second); err != nil {
+			return archive.SealReport{}, err
+		}
+	}
+	close(p.done)
+	<-ctx.Done()
+	return archive.SealReport{}, ctx.Err()
 }

@@ -10,6 +10,7 @@ var (
 	descSince   = prometheus.NewDesc("varve_compactor_job_seconds", "How long the job under way has taken, 0 without one.", nil, nil)
 	descPlanned = prometheus.NewDesc("varve_compactor_planned_jobs", "Jobs that were due when the compactor last looked and are not done.", nil, nil)
 	descWaiting = prometheus.NewDesc("varve_compactor_held_days", "Sealed days whose runs a query still holds.", nil, nil)
+	descForce   = prometheus.NewDesc("varve_compactor_unforced_bytes", "Bytes that are past their age and too many to expire unless somebody forces it, 0 if there are none.", nil, nil)
 	descFailed  = prometheus.NewDesc("varve_compactor_failed", "1 if something failed the last time there was work. It will be tried again.", nil, nil)
 )
 
@@ -23,7 +24,7 @@ func newMetrics(c *Compactor, r prometheus.Registerer) *metrics {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descRunning, descSince, descPlanned, descWaiting, descFailed} {
+	for _, d := range []*prometheus.Desc{descRunning, descSince, descPlanned, descWaiting, descForce, descFailed} {
 		ch <- d
 	}
 }
@@ -43,5 +44,10 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(descSince, since)
 	gauge(descPlanned, float64(len(s.Planned)))
 	gauge(descWaiting, float64(s.Waiting))
+	unforced := 0.0
+	for i := range s.Unforced {
+		unforced += float64(s.Unforced[i].Expiry.Bytes)
+	}
+	gauge(descForce, unforced)
 	gauge(descFailed, failed)
 }

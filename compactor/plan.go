@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"varve/archive"
+	"varve/archive/format"
 )
 
 // Policy says when something is due. The zero value of a field means no delay.
@@ -17,37 +18,106 @@ type Policy struct {
 	Quiet time.Duration
 	// ResealAfter is how long late runs wait after the day was sealed.
 	ResealAfter time.Duration
+	// DropShareMax is the part of all stored bytes that may expire at once, above 0. Default 0.5. More waits
+	// until Force is set: a clock or a rule may be wrong.
+	DropShareMax float64
+	Force        bool
 }
 
 // runBytesMax is the size of a day's runs that makes them due although more may come:
 // late runs of many series are dear to read.
 const runBytesMax = 2 << 30
 
-// Job is something that is due. Today there is one kind: sealing a day.
+// Kind is what a job does.
+type Kind string
+
+// The kinds of jobs.
+const (
+	// Seal rewrites a day's runs as one chunk a series.
+	Seal Kind = "seal"
+	// Roll makes a day's rollups.
+	Roll Kind = "roll"
+	// Clean removes what deletes hide.
+	Clean Kind = "clean"
+	// Expire drops what is older than the rules of retention keep.
+	Expire Kind = "expire"
+	// Trim removes from a day the series that are older than their rules keep, while others stay.
+	Trim Kind = "trim"
+)
+
+// Job is something that is due.
 type Job struct {
-	Day archive.DayStatus
-	// Why is for people.
-	Why string
+	Kind Kind
+	// Day is the day to seal or to roll up, Deletes are those to clean, Expiry is what is to expire.
+	Day     archive.DayStatus
+	Deletes []format.TombstoneID
+	Expiry  Expiry
+	// Why is for people. Waits says why it waits until somebody forces it, empty if it doesn't.
+	Why, Waits string
 }
 
-// Plan lists what is due at a moment, the oldest day first. It does nothing else, and
-// the same arguments give the same answer.
-func Plan(days []archive.DayStatus, now time.Time, p Policy) []Job {
+// Inventory is what there is.
+type Inventory struct {
+	// Days are in order.
+	Days []archive.DayStatus
+	// Deletes are those that hide something.
+	Deletes []archive.Delete
+	// Retention is what the rules keep.
+	Retention archive.RetentionStatus
+}
+
+// Plan lists what is due at a moment, in the order in which it is to be done: deletes are cleaned, all
+// together, then days are sealed, the oldest first, and then rolled up, and last of all expires what is too old. It does
+// nothing else, and the same arguments give the same answer. What a job makes due is in the plan that is made after it.
+func Plan(inventory Inventory, now time.Time, p Policy) []Job {
 	var jobs []Job
-	for _, d := range days {
+	if job, due := cleanDue(inventory.Deletes, now); due {
+		jobs = append(jobs, job)
+	}
+	for _, d := range inventory.Days {
 		if why, due := sealDue(d, now, p); due {
-			jobs = append(jobs, Job{Day: d, Why: why})
+			jobs = append(jobs, Job{Kind: Seal, Day: d, Why: why})
 		}
+	}
+	for i, d := range inventory.Days {
+		if why, due := rollDue(d, inventory.Days[i+1:], now, p); due {
+			jobs = append(jobs, Job{Kind: Roll, Day: d, Why: why})
+		}
+	}
+	e, _ := PlanExpiry(inventory, p)
+	if e.Drops {
+		jobs = append(jobs, Job{Kind: Expire, Expiry: e, Why: e.Why, Waits: e.Waits})
+	}
+	for _, trim := range e.Trims {
+		why := fmt.Sprintf("%d series are past their age", trim.Series)
+		if trim.Begun {
+			why = "a trim was interrupted"
+		}
+		jobs = append(jobs, Job{Kind: Trim, Day: archive.DayStatus{Day: trim.Day}, Expiry: Expiry{Bytes: trim.Bytes}, Why: why, Waits: e.Waits})
 	}
 	return jobs
 }
 
+// cleanDue is one job for all deletes: a day on which several hide something is gone through once.
+func cleanDue(deletes []archive.Delete, now time.Time) (Job, bool) {
+	job := Job{Kind: Clean, Why: "the grace is over"}
+	for _, d := range deletes {
+		switch {
+		case d.State == format.TombstoneCleaning:
+			job.Why = "a cleaning was interrupted"
+		case d.State != format.TombstoneActive || now.Before(d.Until):
+			continue
+		}
+		job.Deletes = append(job.Deletes, d.ID)
+	}
+	return job, len(job.Deletes) > 0
+}
+
 func sealDue(d archive.DayStatus, now time.Time, p Policy) (why string, due bool) {
-	end := time.UnixMilli(d.Day.EndMillis())
 	switch {
 	case d.Folding:
 		return "a sealing was interrupted", true
-	case !d.Runs || now.Before(end.Add(p.SealDelay)):
+	case d.Held || !d.Runs || now.Before(endOf(d.Day).Add(p.SealDelay)):
 		return "", false
 	case d.RunBytes > runBytesMax:
 		return fmt.Sprintf("%d bytes of runs wait", d.RunBytes), true
@@ -60,6 +130,30 @@ func sealDue(d archive.DayStatus, now time.Time, p Policy) (why string, due bool
 	}
 	return "late samples came", true
 }
+
+// rollDue tells whether a day is to be rolled up; later are the days behind it. The first
+// millisecond of the next day belongs to the day's last bucket, so that one is to be sealed,
+// or over without samples.
+func rollDue(d archive.DayStatus, later []archive.DayStatus, now time.Time, p Policy) (why string, due bool) {
+	switch {
+	case d.Held || d.Folding || d.Rolled && !d.Dirty:
+		return "", false
+	case d.Runs && d.Sealed.IsZero():
+		return "", false
+	case len(later) > 0 && later[0].Day == d.Day+1:
+		if later[0].Folding || later[0].Runs && later[0].Sealed.IsZero() {
+			return "", false
+		}
+	case now.Before(endOf(d.Day + 1).Add(p.SealDelay)):
+		return "", false
+	}
+	if d.Rolled {
+		return "sealed samples changed", true
+	}
+	return "the day is sealed", true
+}
+
+func endOf(d format.Day) time.Time { return time.UnixMilli(d.EndMillis()) }
 
 // within tells whether less than d has passed since then. A time to come is one of a clock
 // that was set back since: it holds up nothing.

@@ -47,11 +47,11 @@ func TestPlan(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			c.day.Day = day
+			c.day.Day, c.day.Rolled = day, true
 			if c.now.IsZero() {
 				c.now = now
 			}
-			jobs := compactor.Plan([]archive.DayStatus{c.day}, c.now, policy)
+			jobs := compactor.Plan(compactor.Inventory{Days: []archive.DayStatus{c.day}}, c.now, policy)
 			if c.want == "" {
 				require.Empty(t, jobs)
 				return
@@ -61,9 +61,60 @@ func TestPlan(t *testing.T) {
 			require.Equal(t, c.day, jobs[0].Day)
 		})
 	}
-	all := []archive.DayStatus{{Day: day - 2, Runs: true}, {Day: day - 1, Sealed: now}, {Day: day, Runs: true}, {Day: day + 1, Runs: true}}
-	jobs := compactor.Plan(all, now, policy)
+	all := []archive.DayStatus{{Day: day - 2, Runs: true, Rolled: true}, {Day: day - 1, Sealed: now, Rolled: true}, {Day: day, Runs: true, Rolled: true}, {Day: day + 1, Runs: true, Rolled: true}}
+	jobs := compactor.Plan(compactor.Inventory{Days: all}, now, policy)
 	require.Len(t, jobs, 2)
 	require.Equal(t, day-2, jobs[0].Day.Day, "the oldest first")
 	require.Equal(t, day, jobs[1].Day.Day)
+}
+
+// TestPlanRolls has a sealed day and the one behind it in every state.
+func TestPlanRolls(t *testing.T) {
+	day := format.DayOf(date("2026-03-01 00:00:00").UnixMilli())
+	now := date("2026-03-04 02:00:00")
+	sealed := date("2026-03-02 02:00:00")
+	policy := compactor.Policy{SealDelay: 2 * time.Hour}
+	next := archive.DayStatus{Day: day + 1, Sealed: sealed, Rolled: true}
+	for name, c := range map[string]struct {
+		day, next archive.DayStatus
+		now       time.Time
+		want      string
+	}{
+		"sealed":                                 {day: archive.DayStatus{Sealed: sealed}, next: next, want: "the day is sealed"},
+		"rolled up":                              {day: archive.DayStatus{Sealed: sealed, Rolled: true}, next: next},
+		"rolled up, and changed":                 {day: archive.DayStatus{Sealed: sealed, Rolled: true, Dirty: true}, next: next, want: "sealed samples changed"},
+		"with late runs":                         {day: archive.DayStatus{Sealed: sealed, Runs: true}, next: next, want: "the day is sealed"},
+		"with a delete that can be undone":       {day: archive.DayStatus{Sealed: sealed, Held: true}, next: next},
+		"being sealed":                           {day: archive.DayStatus{Sealed: sealed, Folding: true}, next: next},
+		"not sealed":                             {day: archive.DayStatus{Runs: true, Cut: now}, next: next},
+		"before one that is not sealed":          {day: archive.DayStatus{Sealed: sealed}, next: archive.DayStatus{Day: day + 1, Runs: true, Cut: now, Rolled: true}},
+		"before one that is being sealed":        {day: archive.DayStatus{Sealed: sealed}, next: archive.DayStatus{Day: day + 1, Held: true, Runs: true, Rolled: true, Cut: now}},
+		"before one without samples":             {day: archive.DayStatus{Sealed: sealed}, want: "the day is sealed"},
+		"before one that is not over":            {day: archive.DayStatus{Sealed: sealed}, now: date("2026-03-02 23:59:59")},
+		"before one whose samples may come late": {day: archive.DayStatus{Sealed: sealed}, now: date("2026-03-03 01:59:59")},
+		"before one that is over":                {day: archive.DayStatus{Sealed: sealed}, now: date("2026-03-03 02:00:00"), want: "the day is sealed"},
+		"without samples":                        {day: archive.DayStatus{}, next: next, want: "the day is sealed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.day.Day = day
+			days := []archive.DayStatus{c.day}
+			if c.next.Day != 0 {
+				days = append(days, c.next)
+			}
+			if c.now.IsZero() {
+				c.now = now
+			}
+			p := policy
+			p.Quiet = 100 * time.Hour
+			var why string
+			for _, job := range compactor.Plan(compactor.Inventory{Days: days}, c.now, p) {
+				if job.Kind == compactor.Roll {
+					require.Empty(t, why)
+					require.Equal(t, day, job.Day.Day)
+					why = job.Why
+				}
+			}
+			require.Equal(t, c.want, why)
+		})
+	}
 }

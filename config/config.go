@@ -27,14 +27,19 @@ func DefaultYAML() string { return string(defaultYAML) }
 
 // Config is the whole configuration. What a field means stands in default.yaml.
 type Config struct {
-	Storage    Storage    `yaml:"storage"`
-	Web        Web        `yaml:"web"`
-	Query      Query      `yaml:"query"`
-	Ingest     Ingest     `yaml:"ingest"`
-	Compactor  Compactor  `yaml:"compactor"`
-	Federation Federation `yaml:"federation"`
-	SelfScrape SelfScrape `yaml:"self_scrape"`
-	Log        Log        `yaml:"log"`
+	Storage   Storage         `yaml:"storage"`
+	Web       Web             `yaml:"web"`
+	Query     Query           `yaml:"query"`
+	Ingest    Ingest          `yaml:"ingest"`
+	Compactor Compactor       `yaml:"compactor"`
+	Deletes   Deletes         `yaml:"deletes"`
+	Rollups   []Rollup        `yaml:"rollups"`
+	Retention []RetentionRule `yaml:"retention"`
+	// RetentionSize of zero means no limit.
+	RetentionSize Size       `yaml:"retention_size"`
+	Federation    Federation `yaml:"federation"`
+	SelfScrape    SelfScrape `yaml:"self_scrape"`
+	Log           Log        `yaml:"log"`
 }
 
 // Storage configures the archive.
@@ -91,22 +96,25 @@ type Rule struct {
 
 // Query bounds queries.
 type Query struct {
-	Timeout              Duration `yaml:"timeout"`
-	MaxSamples           int      `yaml:"max_samples"`
-	MaxSeries            int      `yaml:"max_series"`
-	MaxSize              Size     `yaml:"max_size"`
-	MaxConcurrency       int      `yaml:"max_concurrency"`
-	MaxQueue             int      `yaml:"max_queue"`
-	MaxQueueWait         Duration `yaml:"max_queue_wait"`
-	MaxCores             int      `yaml:"max_cores"`
-	LookbackDelta        Duration `yaml:"lookback_delta"`
-	MaxText              Size     `yaml:"max_text"`
-	MaxRegex             Size     `yaml:"max_regex"`
-	MaxRegexSteps        int      `yaml:"max_regex_steps"`
-	MaxNesting           int      `yaml:"max_nesting"`
-	MaxForm              Size     `yaml:"max_form"`
-	MaxFederatedSeries   int      `yaml:"max_federated_series"`
-	MaxRemoteReadSamples int      `yaml:"max_remote_read_samples"`
+	Timeout        Duration `yaml:"timeout"`
+	MaxSamples     int      `yaml:"max_samples"`
+	MaxSeries      int      `yaml:"max_series"`
+	MaxSize        Size     `yaml:"max_size"`
+	MaxRows        int      `yaml:"max_rows"`
+	MaxConcurrency int      `yaml:"max_concurrency"`
+	MaxQueue       int      `yaml:"max_queue"`
+	MaxQueueWait   Duration `yaml:"max_queue_wait"`
+	MaxCores       int      `yaml:"max_cores"`
+	LookbackDelta  Duration `yaml:"lookback_delta"`
+	// Resolution is auto, raw, strict or a duration.
+	Resolution           string `yaml:"resolution"`
+	MaxText              Size   `yaml:"max_text"`
+	MaxRegex             Size   `yaml:"max_regex"`
+	MaxRegexSteps        int    `yaml:"max_regex_steps"`
+	MaxNesting           int    `yaml:"max_nesting"`
+	MaxForm              Size   `yaml:"max_form"`
+	MaxFederatedSeries   int    `yaml:"max_federated_series"`
+	MaxRemoteReadSamples int    `yaml:"max_remote_read_samples"`
 }
 
 // Ingest bounds writes.
@@ -129,11 +137,22 @@ type Ingest struct {
 
 // Compactor configures when days are sealed, and how much work that may be.
 type Compactor struct {
-	Interval    Duration `yaml:"interval"`
-	SealDelay   Duration `yaml:"seal_delay"`
-	Quiet       Duration `yaml:"quiet"`
-	ResealAfter Duration `yaml:"reseal_after"`
-	CPUShare    float64  `yaml:"cpu_share"`
+	Interval     Duration `yaml:"interval"`
+	SealDelay    Duration `yaml:"seal_delay"`
+	Quiet        Duration `yaml:"quiet"`
+	ResealAfter  Duration `yaml:"reseal_after"`
+	CPUShare     float64  `yaml:"cpu_share"`
+	MaxDropShare float64  `yaml:"max_drop_share"`
+}
+
+// Rollup is a resolution at which buckets are kept beside samples.
+type Rollup struct {
+	Resolution Duration `yaml:"resolution"`
+}
+
+// Deletes configures what becomes of deletes.
+type Deletes struct {
+	Grace Duration `yaml:"grace"`
 }
 
 // Federation configures what is handed out to other servers.

@@ -14,9 +14,11 @@ func Reloaded(current, next *Config) (effective *Config, waiting []string) {
 	c.Web.ConfigFile = next.Web.ConfigFile
 	c.Web.Tokens = next.Web.Tokens
 	c.Web.Rules = next.Web.Rules
+	c.Deletes = next.Deletes
 	c.Federation = next.Federation
 	c.SelfScrape = next.SelfScrape
 	c.Log.Level = next.Log.Level
+	c.Retention, c.RetentionSize = next.Retention, next.RetentionSize
 
 	now, wanted := values(&c), values(next)
 	for key, value := range wanted {

@@ -76,6 +76,10 @@ func (v *validator) check(c *Config) {
 	v.checkQuery(&c.Query)
 	v.checkIngest(&c.Ingest)
 	v.checkCompactor(&c.Compactor)
+	v.checkRollups(c.Rollups)
+	v.checkResolution(c.Query.Resolution, c.Rollups)
+	v.checkRetention(c)
+	within(v, "deletes.grace", c.Deletes.Grace, 0, 365*day)
 	v.checkExternalLabels(c.Federation.ExternalLabels)
 	within(v, "self_scrape.interval", c.SelfScrape.Interval, second, day)
 	oneOf(v, "log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -185,6 +189,7 @@ func (v *validator) checkQuery(q *Query) {
 	within(v, "query.max_samples", q.MaxSamples, 1, 1<<40)
 	within(v, "query.max_series", q.MaxSeries, 1, 1<<40)
 	autoOr(v, "query.max_size", q.MaxSize, mib)
+	within(v, "query.max_rows", q.MaxRows, 1, 1<<40)
 	within(v, "query.max_concurrency", q.MaxConcurrency, 1, 10_000)
 	within(v, "query.max_queue", q.MaxQueue, 1, 1_000_000)
 	within(v, "query.max_queue_wait", q.MaxQueueWait, second/1000, day)
@@ -224,6 +229,36 @@ func (v *validator) checkCompactor(c *Compactor) {
 	within(v, "compactor.reseal_after", c.ResealAfter, 0, 365*day)
 	if c.CPUShare < 0.01 || c.CPUShare > 1 {
 		v.mistake("compactor.cpu_share", "%v is not between 0.01 and 1", c.CPUShare)
+	}
+	if c.MaxDropShare < 0.01 || c.MaxDropShare > 1 {
+		v.mistake("compactor.max_drop_share", "%v is not between 0.01 and 1", c.MaxDropShare)
+	}
+}
+
+// checkResolution checks what queries are answered from by default.
+func (v *validator) checkResolution(text string, rollups []Rollup) {
+	switch text {
+	case "auto", "raw", "strict":
+		return
+	}
+	d, err := model.ParseDuration(text)
+	if err != nil || !slices.ContainsFunc(rollups, func(r Rollup) bool { return time.Duration(r.Resolution) == time.Duration(d) }) {
+		v.mistake("query.resolution", "%q is none of auto, raw, strict and the resolutions of rollups", text)
+	}
+}
+
+func (v *validator) checkRollups(rollups []Rollup) {
+	before := Duration(0)
+	for i, r := range rollups {
+		path := fmt.Sprintf("rollups.%d.resolution", i)
+		switch {
+		case r.Resolution < second || r.Resolution > day || day%r.Resolution != 0:
+			v.mistake(path, "%s is not a part of a day, from 1s to 1d", r.Resolution)
+		case before != 0 && (r.Resolution <= before || r.Resolution%before != 0):
+			v.mistake(path, "%s is not a multiple of the %s before it", r.Resolution, before)
+		default:
+			before = r.Resolution
+		}
 	}
 }
 

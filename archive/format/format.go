@@ -52,15 +52,16 @@ const (
 	FamilyTombstones
 	FamilyDirty
 	FamilyGaps
+	FamilyRollups
+	FamilyExpired
 	familyCount
 )
 
-// FamilyNames are the names on disk, by Family. Families that no code of this
-// version fills (raw, clocks, tombstones, dirty, gaps) are created empty, so that
-// a later version finds the layout it expects.
+// FamilyNames are the names on disk, by Family. What no code of this version fills (gaps)
+// is created empty, so that a later version finds the layout it expects.
 var FamilyNames = [familyCount]string{
 	"meta", "series", "symbols", "metadata", "lookup", "index", "active", "journal", "hot", "raw", "clocks",
-	"exemplars", "tombstones", "dirty", "gaps",
+	"exemplars", "tombstones", "dirty", "gaps", "rollups", "expired",
 }
 
 // Names of the records in the meta family. Numbers are 8 bytes, big endian.
@@ -90,6 +91,13 @@ const (
 	MetaPagePrefix = "page/"
 	// MetaDayPrefix begins the names of the records of days, see DayRecord.
 	MetaDayPrefix = "day/"
+	// MetaRollPrefix begins the names of the records of days at a resolution, see RollRecord.
+	MetaRollPrefix = "roll/"
+	// MetaFloors holds the Floors.
+	MetaFloors = "floors"
+	// MetaTrimPrefix begins the names of records of days from which rules of retention remove series:
+	// they hold when that was begun, Unix ms, and go when it is done.
+	MetaTrimPrefix = "trim/"
 	// MetaProbe is overwritten to find out whether the disk takes writes again.
 	MetaProbe = "probe"
 )

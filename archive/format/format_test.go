@@ -44,6 +44,16 @@ func TestLayout(t *testing.T) {
 	f("day name", format.AppendDayName(nil, -1), "6461792f"+"7fffffff")
 	day := format.DayRecord{Generation: 3, Folding: true, Metric: 7, Ref: 300, SealedMillis: 5, Bundles: 1, Samples: 200, Bytes: 9, Digest: 0x0102}
 	f("day", day.Append(nil), "01"+"03"+"01"+"07"+"ac02"+"05"+"01"+"c801"+"09"+"0201000000000000")
+	rollup := format.RollupKey{Resolution: 300_000, Day: 20000, Metric: 7, Last: 0x1234}
+	f("rollup", rollup.Append(nil), "000493e0"+"80004e20"+"00000007"+"0000000000001234")
+	f("dirty", format.AppendDirtyKey(nil, 300_000, 20000, 0x010203), "000493e0"+"80004e20"+"000000010203")
+	f("expired", format.AppendExpiredKey(nil, 300_000, 20000, 0x010203), "000493e0"+"80004e20"+"000000010203")
+	f("trim name", format.AppendTrimName(nil, -1), "7472696d2f"+"7fffffff")
+	floors := format.Floors{Series: -1, Levels: []format.LevelFloor{{Day: 20000}, {Resolution: 300_000, Day: -1}}}
+	f("floors", floors.Append(nil), "01"+"7fffffff"+"02"+"00000000"+"80004e20"+"000493e0"+"7fffffff")
+	f("roll name", format.AppendRollName(nil, 300_000, -1), "726f6c6c2f"+"000493e0"+"7fffffff")
+	roll := format.RollRecord{Rolling: true, Metric: 7, Ref: 300, RolledMillis: 5, Bundles: 1, Buckets: 200, Bytes: 9, Digest: 0x0102}
+	f("roll", roll.Append(nil), "01"+"01"+"07"+"ac02"+"05"+"01"+"c801"+"09"+"0201000000000000")
 	f("pair", format.AppendPairKey(nil, 5), "70"+"00000005")
 	f("text", format.AppendTextKey(nil, "job", "a"), "6e"+"03"+"6a6f62"+"61")
 	f("group", format.AppendGroupKey(nil, 1, 2), "67"+"00000001"+"00000002")
@@ -293,6 +303,12 @@ func FuzzRecords(f *testing.F) {
 	f.Add(day.Append(nil))
 	raw := format.RawKey{Day: 3, Metric: 5, Last: 6}
 	f.Add(raw.Append(nil))
+	rollup := format.RollupKey{Resolution: 1, Day: 3, Metric: 5, Last: 6}
+	f.Add(rollup.Append(nil))
+	roll := format.RollRecord{Metric: 7, Ref: 300, RolledMillis: -5, Bundles: 1}
+	f.Add(roll.Append(nil))
+	f.Add(format.AppendRollName(nil, 1, 2))
+	f.Add(format.AppendDirtyKey(nil, 1, 2, 3))
 	f.Add(format.AppendMetadata(nil, metadata.Metadata{Type: "counter", Help: "x"}))
 	f.Add([]byte{1, 0, 0, 255, 255})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -301,6 +317,21 @@ func FuzzRecords(f *testing.F) {
 		}
 		if k, err := format.ParseRawKey(b); err == nil {
 			require.Equal(t, b, k.Append(nil))
+		}
+		if k, err := format.ParseRollupKey(b); err == nil {
+			require.Equal(t, b, k.Append(nil))
+		}
+		if resolution, day, high, err := format.ParseDirtyKey(b); err == nil {
+			require.Equal(t, b, format.AppendDirtyKey(nil, resolution, day, high))
+		}
+		if resolution, day, err := format.ParseRollName(b); err == nil {
+			require.Equal(t, b[len(format.MetaRollPrefix):], format.AppendRollName(nil, resolution, day)[len(format.MetaRollPrefix):])
+		}
+		var roll format.RollRecord
+		if roll.Parse(b) == nil {
+			var back format.RollRecord
+			require.NoError(t, back.Parse(roll.Append(nil)))
+			require.Equal(t, roll, back)
 		}
 		if k, err := format.ParseClockKey(b); err == nil {
 			require.Equal(t, b, k.Append(nil))

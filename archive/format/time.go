@@ -88,6 +88,9 @@ func daysFromCivil(year, month int64) int64 {
 	return era*146097 + doe - 719468
 }
 
+// MinDay is the first day that the archive can hold.
+const MinDay Day = MinTimeMillis / DayMillis
+
 // ClampTime brings t into the range of times that the archive can hold.
 func ClampTime(t int64) int64 { return min(max(t, MinTimeMillis), MaxTimeMillis) }
 

@@ -17,8 +17,8 @@ func addCheckData(check *kingpin.CmdClause, stdout, stderr io.Writer) {
 		if err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(stdout, "%d series, %d label pairs, %d runs and %d bundles with %d samples, %d clocks, %d journal records, %d exemplars: %d faults.\n",
-			report.Series, report.Pairs, report.Runs, report.Bundles, report.Samples, report.Clocks, report.JournalRecords, report.Exemplars, report.Faults); err != nil {
+		if _, err := fmt.Fprintf(stdout, "%d series, %d label pairs, %d runs and %d bundles with %d samples, %d clocks, %d journal records, %d exemplars, %d deletes: %d faults.\n",
+			report.Series, report.Pairs, report.Runs, report.Bundles, report.Samples, report.Clocks, report.JournalRecords, report.Exemplars, report.Deletes, report.Faults); err != nil {
 			return err
 		}
 		if report.Faults > 0 {

@@ -21,20 +21,23 @@ import (
 type compacting struct {
 	archive   *archive.Archive
 	compactor *compactor.Compactor
+	// dropShareMax is that of the policy.
+	dropShareMax float64
 	// life ends when the server stops; done is closed when everything begun has ended.
 	life context.Context
 	end  context.CancelFunc
-	work chan func(context.Context)
-	done chan struct{}
+	// work are runs, of which one waits at most, cleans are cleanings of deletes.
+	work, cleans chan func(context.Context)
+	done         chan struct{}
 }
 
 func (s *server) newCompacting(a *archive.Archive) *compacting {
-	c := &compacting{archive: a, work: make(chan func(context.Context), 1), done: make(chan struct{})}
+	c := &compacting{archive: a, work: make(chan func(context.Context), 1), cleans: make(chan func(context.Context)), done: make(chan struct{})}
 	c.life, c.end = context.WithCancel(context.Background())
 	o := compactorOptions(s.o.config)
 	o.Registerer, o.Done = s.registry, logJob(s.o.logger)
 	o.Failed = func(err error) { s.o.logger.Error("The compactor failed and will try again.", "err", err) }
-	c.compactor = compactor.New(a, o)
+	c.compactor, c.dropShareMax = compactor.New(a, o), o.Policy.DropShareMax
 	return c
 }
 
@@ -43,24 +46,43 @@ func compactorOptions(c *config.Config) compactor.Options {
 	return compactor.Options{
 		Policy: compactor.Policy{
 			SealDelay: time.Duration(k.SealDelay), Quiet: time.Duration(k.Quiet), ResealAfter: time.Duration(k.ResealAfter),
+			DropShareMax: k.MaxDropShare,
 		},
 		Interval: time.Duration(k.Interval), Share: k.CPUShare,
 	}
 }
 
 // logJob tells of what was done.
-func logJob(log *slog.Logger) func(compactor.Job, archive.SealReport, error) {
-	return func(job compactor.Job, r archive.SealReport, err error) {
+func logJob(log *slog.Logger) func(compactor.Outcome) {
+	return func(o compactor.Outcome) {
+		job, day := o.Job, archive.Date(o.Job.Day.Day)
 		switch {
-		case errors.Is(err, context.Canceled):
-			log.Info("The sealing of a day was interrupted and will go on.", "day", archive.Date(job.Day.Day))
-			return
-		case err != nil:
-			log.Error("A day could not be sealed. It will be tried again.", "day", archive.Date(job.Day.Day), "err", err)
-			return
+		case errors.Is(o.Err, context.Canceled):
+			log.Info("A job of the compactor was interrupted and will go on.", "job", jobText(&job))
+		case o.Err != nil:
+			log.Error("A job of the compactor failed. It will be tried again.", "job", jobText(&job), "at", o.Retry.UTC().Format(time.RFC3339), "err", o.Err)
+		case job.Kind == compactor.Seal:
+			r := o.Seal
+			log.Info("A day was sealed.", "day", day, "why", job.Why, "series", r.Series, "samples", r.Samples, "runs", r.Runs,
+				"run_bytes", r.RunBytes, "bundle_bytes", r.BundleBytes, "took", r.Took.Round(time.Millisecond).String())
+		case job.Kind == compactor.Roll:
+			r := o.Roll
+			log.Info("A day was rolled up.", "day", day, "why", job.Why, "series", r.Series, "samples", r.Samples, "buckets", r.Buckets,
+				"bundle_bytes", r.BundleBytes, "took", r.Took.Round(time.Millisecond).String())
+		case job.Kind == compactor.Clean:
+			r := o.Clean
+			log.Info("Deletes were cleaned.", "deletes", len(r.Deletes), "why", job.Why, "days", r.Days, "samples", r.Samples, "exemplars", r.Exemplars,
+				"bytes", r.Bytes, "took", r.Took.Round(time.Millisecond).String())
+		case job.Kind == compactor.Trim:
+			r := o.Trim
+			log.Info("Series of a day expired.", "day", day, "why", job.Why, "series", r.Series, "samples", r.Samples, "exemplars", r.Exemplars,
+				"buckets", r.Buckets, "bytes", r.Bytes, "took", r.Took.Round(time.Millisecond).String())
+		case job.Kind == compactor.Expire:
+			for _, l := range o.Expire.Levels {
+				log.Info("Data expired.", "level", levelText(l.Resolution), "before", archive.Date(l.Before), "why", job.Why, "days", l.Days,
+					"samples", l.Samples, "bytes", l.Bytes, "series", o.Expire.Series)
+			}
 		}
-		log.Info("A day was sealed.", "day", archive.Date(r.Day), "why", job.Why, "series", r.Series, "samples", r.Samples, "runs", r.Runs,
-			"run_bytes", r.RunBytes, "bundle_bytes", r.BundleBytes, "took", r.Took.Round(time.Millisecond).String())
 	}
 }
 
@@ -76,6 +98,8 @@ func (c *compacting) run() {
 		select {
 		case f := <-c.work:
 			f(c.life)
+		case f := <-c.cleans:
+			f(c.life)
 		case <-c.life.Done():
 			<-loop
 			return
@@ -90,55 +114,105 @@ func (c *compacting) stop() {
 }
 
 // Compact implements api.Compactor. What was begun goes on when the client leaves.
-func (c *compacting) Compact(ctx context.Context, wait bool) (api.CompactorRun, error) {
+func (c *compacting) Compact(ctx context.Context, r api.CompactRequest) (api.CompactorRun, error) {
 	if err := c.archive.StartError(); err != nil {
 		return api.CompactorRun{}, err
 	}
+	run := c.compactor.Run
+	if r.Force {
+		run = c.compactor.RunForced
+	}
+	if !r.Wait {
+		select {
+		case c.work <- func(life context.Context) { _, _ = run(life) }: // Its errors are told where they happen.
+		default: // One waits already, and will do the same.
+		}
+		return compactorRun(compactor.Report{}, false), nil
+	}
+	report, err := c.ask(ctx, c.work, run)
+	return compactorRun(report, err == nil), err
+}
+
+// ask has work done in its turn, and waits for it. What was begun goes on when ctx ends.
+func (c *compacting) ask(ctx context.Context, turn chan<- func(context.Context), work func(context.Context) (compactor.Report, error)) (compactor.Report, error) {
 	type answer struct {
 		report compactor.Report
 		err    error
 	}
 	answers := make(chan answer, 1)
 	job := func(life context.Context) {
-		report, err := c.compactor.Run(life)
+		report, err := work(life)
 		answers <- answer{report, err}
 	}
-	if !wait {
-		select {
-		case c.work <- job:
-		default: // One waits already, and will do the same.
-		}
-		return api.CompactorRun{Sealed: []api.SealedDay{}}, nil
-	}
 	select {
-	case c.work <- job:
+	case turn <- job:
 	case <-ctx.Done():
-		return api.CompactorRun{}, ctx.Err()
+		return compactor.Report{}, ctx.Err()
 	case <-c.life.Done():
-		return api.CompactorRun{}, errStopping
+		return compactor.Report{}, errStopping
 	}
 	select {
 	case a := <-answers:
-		return compactorRun(a.report), a.err
+		return a.report, a.err
 	case <-ctx.Done():
-		return api.CompactorRun{}, ctx.Err()
+		return compactor.Report{}, ctx.Err()
 	case <-c.done:
-		return api.CompactorRun{}, errStopping
+		return compactor.Report{}, errStopping
 	}
 }
 
 // errStopping answers who waits for work while the server stops.
 var errStopping = fmt.Errorf("%w: the server stops; the work goes on at the next start", rocks.ErrClosed)
 
-func compactorRun(r compactor.Report) api.CompactorRun {
-	run := api.CompactorRun{Done: true, Sealed: []api.SealedDay{}, HeldDays: r.Waiting, Seconds: r.Took.Seconds()}
+func compactorRun(r compactor.Report, done bool) api.CompactorRun {
+	run := api.CompactorRun{Done: done, Sealed: []api.SealedDay{}, Rolled: []api.RolledDay{}, Cleaned: []api.Delete{}, Expired: []api.ExpiredLevel{}, Trimmed: []api.TrimmedDay{}, HeldDays: r.Waiting, Seconds: r.Took.Seconds()}
 	for _, d := range r.Sealed {
 		run.Sealed = append(run.Sealed, api.SealedDay{
 			Day: archive.Date(d.Day), Series: d.Series, Samples: d.Samples, Runs: d.Runs, RunBytes: d.RunBytes, Bundles: d.Bundles,
 			BundleBytes: d.BundleBytes, ReplacedBundles: d.Replaced, Clocks: d.Clocks, Overwritten: d.Overwritten, Seconds: d.Took.Seconds(),
 		})
 	}
+	for _, d := range r.Rolled {
+		run.Rolled = append(run.Rolled, api.RolledDay{
+			Day: archive.Date(d.Day), Series: d.Series, Samples: d.Samples, Buckets: d.Buckets, Bundles: d.Bundles,
+			BundleBytes: d.BundleBytes, ReplacedBundles: d.Replaced, Seconds: d.Took.Seconds(),
+		})
+	}
+	for _, r := range r.Cleaned {
+		for i := range r.Deletes {
+			run.Cleaned = append(run.Cleaned, deleteAnswer(&r.Deletes[i]))
+		}
+	}
+	for _, r := range r.Trimmed {
+		run.Trimmed = append(run.Trimmed, api.TrimmedDay{
+			Day: archive.Date(r.Day), Series: r.Series, Samples: r.Samples, Exemplars: r.Exemplars, Buckets: r.Buckets, Bytes: r.Bytes,
+		})
+	}
+	for _, r := range r.Expired {
+		for _, l := range r.Levels {
+			run.Expired = append(run.Expired, api.ExpiredLevel{
+				Level: levelText(l.Resolution), Before: archive.Date(l.Before), Days: l.Days, Samples: l.Samples, Bytes: l.Bytes,
+			})
+		}
+	}
 	return run
+}
+
+// Pause implements api.Compactor.
+func (c *compacting) Pause() { c.compactor.Pause() }
+
+// Resume implements api.Compactor.
+func (c *compacting) Resume() { c.compactor.Resume() }
+
+// jobText is a job in the answer of an endpoint.
+func jobText(job *compactor.Job) string {
+	if job.Kind == compactor.Clean {
+		return fmt.Sprintf("%s %d deletes", job.Kind, len(job.Deletes))
+	}
+	if job.Kind == compactor.Expire {
+		return fmt.Sprintf("%s %d bytes", job.Kind, job.Expiry.Bytes)
+	}
+	return string(job.Kind) + " " + archive.Date(job.Day.Day)
 }
 
 // CompactorStatus implements api.Compactor.
@@ -148,19 +222,23 @@ func (c *compacting) CompactorStatus() (api.CompactorStatus, error) {
 		return api.CompactorStatus{}, err
 	}
 	s := c.compactor.Status()
-	out := api.CompactorStatus{Planned: []string{}, HeldDays: s.Waiting, Days: []api.DayStatus{}}
+	out := api.CompactorStatus{Planned: []string{}, Paused: s.Paused, HeldDays: s.Waiting, Days: []api.DayStatus{}}
 	if s.Running != nil {
-		out.Running, out.RunningSeconds = archive.Date(s.Running.Day.Day), time.Since(s.Since).Seconds()
+		out.Running, out.RunningSeconds = jobText(s.Running), time.Since(s.Since).Seconds()
 	}
 	if s.Failed != nil {
 		out.LastError = s.Failed.Error()
 	}
-	for _, job := range s.Planned {
-		out.Planned = append(out.Planned, archive.Date(job.Day.Day))
+	if len(s.Unforced) > 0 {
+		out.Unforced = s.Unforced[0].Waits
+	}
+	for i := range s.Planned {
+		out.Planned = append(out.Planned, jobText(&s.Planned[i]))
 	}
 	for _, d := range days {
 		day := api.DayStatus{
 			Day: archive.Date(d.Day), Unsealed: d.Runs, RunBytes: d.RunBytes, BundleBytes: d.RawBytes, SealedSamples: d.Samples,
+			Rolled: d.Rolled, Dirty: d.Dirty,
 		}
 		if !d.Sealed.IsZero() {
 			sealed := d.Sealed.UTC()
@@ -172,39 +250,87 @@ func (c *compacting) CompactorStatus() (api.CompactorStatus, error) {
 }
 
 func addSeal(app *kingpin.Application, stdout, stderr io.Writer) {
-	cmd := app.Command("seal", "Seal the days that are over in a data directory while no server runs on it.")
+	cmd := app.Command("seal", "Seal and roll up the days that are over in a data directory, and let expire what is past its age, while no server runs on it.")
 	dir := cmd.Arg("dir", "The data directory.").Required().ExistingDir()
 	delay := cmd.Flag("delay", "Leave a day alone for so long after its end.").Default("0s").Duration()
-	cmd.Action(func(*kingpin.ParseContext) error { return seal(*dir, *delay, stdout, stderr) })
+	file := cmd.Flag("config.file", "The configuration file, for the resolutions of rollups and the rules of retention; without it, what the server does without one.").PlaceHolder("FILE").ExistingFile()
+	force := cmd.Flag("force", "Let expire how much ever is past its age, also more than compactor.max_drop_share.").Bool()
+	cmd.Action(func(*kingpin.ParseContext) error {
+		c, err := config.Read(*file, nil)
+		if err != nil {
+			return err
+		}
+		return seal(*dir, c, compactor.Policy{SealDelay: *delay, DropShareMax: c.Compactor.MaxDropShare, Force: *force}, stdout, stderr)
+	})
 }
 
-// seal opens the archive as a server would, and closes it again.
-func seal(dir string, delay time.Duration, stdout, stderr io.Writer) error {
-	a, err := archive.Open(dir, archive.Options{Manual: true, Events: archive.Events{
+// openOffline opens an archive as a server would, but for work in the background.
+func openOffline(dir string, c *config.Config, stderr io.Writer) (*archive.Archive, error) {
+	kept, err := retention(c)
+	if err != nil {
+		return nil, err
+	}
+	a, err := archive.Open(dir, archive.Options{Manual: true, Resolutions: resolutions(c), Retention: kept, Events: archive.Events{
 		Damaged: func(err error) { fmt.Fprintln(stderr, err) },
 	}})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	<-a.Started()
 	if err := a.StartError(); err != nil {
-		return closeAfter(a, err)
+		return nil, closeAfter(a, err)
+	}
+	return a, nil
+}
+
+// seal does what is due in an archive.
+func seal(dir string, c *config.Config, policy compactor.Policy, stdout, stderr io.Writer) error {
+	a, err := openOffline(dir, c, stderr)
+	if err != nil {
+		return err
 	}
 	failed := false
-	c := compactor.New(a, compactor.Options{Policy: compactor.Policy{SealDelay: delay}, Done: func(job compactor.Job, r archive.SealReport, err error) {
-		if err != nil {
+	k := compactor.New(a, compactor.Options{Policy: policy, Done: func(o compactor.Outcome) {
+		if o.Err != nil {
 			failed = true
-			fmt.Fprintln(stderr, err)
+			fmt.Fprintln(stderr, o.Err)
 			return
 		}
+		if r := o.Roll; o.Job.Kind == compactor.Roll {
+			fmt.Fprintf(stdout, "%s: %d series, %d samples were rolled up to %d buckets of %d bytes, in %s.\n",
+				archive.Date(r.Day), r.Series, r.Samples, r.Buckets, r.BundleBytes, r.Took.Round(time.Millisecond))
+			return
+		}
+		if r := o.Clean; o.Job.Kind == compactor.Clean {
+			fmt.Fprintf(stdout, "%d deletes were cleaned: %d samples and %d bytes are gone, in %s.\n", len(r.Deletes), r.Samples, r.Bytes, r.Took.Round(time.Millisecond))
+			return
+		}
+		if r := o.Trim; o.Job.Kind == compactor.Trim {
+			fmt.Fprintf(stdout, "%s: %d series lost %d samples and %d buckets that are past their age, %d bytes.\n", archive.Date(r.Day), r.Series, r.Samples, r.Buckets, r.Bytes)
+			return
+		}
+		if o.Job.Kind == compactor.Expire {
+			for _, l := range o.Expire.Levels {
+				fmt.Fprintf(stdout, "%s before %s expired: %d days, %d samples or buckets of %d bytes.\n", levelText(l.Resolution), archive.Date(l.Before), l.Days, l.Samples, l.Bytes)
+			}
+			return
+		}
+		r := o.Seal
 		fmt.Fprintf(stdout, "%s: %d series, %d samples, %d bytes in %d runs became %d bytes in %d bundles, in %s.\n",
 			archive.Date(r.Day), r.Series, r.Samples, r.RunBytes, r.Runs, r.BundleBytes, r.Bundles, r.Took.Round(time.Millisecond))
 	}})
-	report, err := c.Run(context.Background())
+	run := k.Run
+	if policy.Force {
+		run = k.RunForced
+	}
+	report, err := run(context.Background())
+	if u := k.Status().Unforced; len(u) > 0 {
+		fmt.Fprintf(stdout, "What is past its age stays: %s.\n", u[0].Waits)
+	}
 	if failed {
 		err = errFound // What failed was told above.
 	}
-	if err == nil && len(report.Sealed) == 0 {
+	if err == nil && len(report.Sealed)+len(report.Rolled)+len(report.Cleaned)+len(report.Expired)+len(report.Trimmed) == 0 {
 		fmt.Fprintln(stdout, "Nothing is due.")
 	}
 	return closeAfter(a, err)

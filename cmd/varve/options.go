@@ -12,8 +12,12 @@ import (
 )
 
 // archiveOptions turns the configuration into the archive's options.
-func (s *server) archiveOptions() archive.Options {
+func (s *server) archiveOptions() (archive.Options, error) {
 	c := s.o.config
+	kept, err := retention(c)
+	if err != nil {
+		return archive.Options{}, err
+	}
 	o := archive.Options{
 		MemoryBytes:           s.engineBytes,
 		RunAgeMax:             time.Duration(c.Storage.Runs.MaxAge),
@@ -33,10 +37,20 @@ func (s *server) archiveOptions() archive.Options {
 		Registerer:            s.registry,
 		Events:                s.archiveEvents(),
 	}
+	o.Resolutions, o.Retention = resolutions(c), kept
 	if c.Storage.Sync != syncAlways {
 		o.SyncInterval = time.Duration(c.Storage.SyncInterval)
 	}
-	return o
+	return o, nil
+}
+
+// resolutions are the lengths of buckets that are made.
+func resolutions(c *config.Config) []time.Duration {
+	var out []time.Duration
+	for _, r := range c.Rollups {
+		out = append(out, time.Duration(r.Resolution))
+	}
+	return out
 }
 
 // sizeOr returns size, or for Auto that part of the heap's limit, at most most.
@@ -68,9 +82,14 @@ func (s *server) archiveEvents() archive.Events {
 
 func (s *server) newEngine() (*query.Engine, error) {
 	q := s.o.config.Query
+	resolution, err := query.ParseResolution(q.Resolution)
+	if err != nil {
+		return nil, err
+	}
 	return query.NewEngine(query.Options{
+		Resolution: resolution,
 		Limits: query.Limits{
-			Timeout: time.Duration(q.Timeout), SamplesMax: q.MaxSamples, SeriesMax: q.MaxSeries, Concurrency: q.MaxConcurrency,
+			Timeout: time.Duration(q.Timeout), SamplesMax: q.MaxSamples, SeriesMax: q.MaxSeries, RowsMax: q.MaxRows, Concurrency: q.MaxConcurrency,
 			QueueMax: q.MaxQueue, QueueWait: time.Duration(q.MaxQueueWait), TextBytesMax: int(q.MaxText),
 			DepthMax: q.MaxNesting, RegexBytesMax: int(q.MaxRegex), RegexStepsMax: q.MaxRegexSteps,
 		},

@@ -45,11 +45,25 @@ func (s *server) tryReload() (waiting []string, err error) {
 		return nil, errTLSChanged
 	}
 	effective, waiting := config.Reloaded(s.current.Load(), next)
+	kept, err := retention(effective)
+	if err != nil {
+		return nil, err
+	}
+	if s.archive != nil {
+		if err := s.archive.CheckRetention(kept); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.scrape.apply(effective.SelfScrape); err != nil {
 		return nil, err
 	}
 	if err := s.o.logLevel.Set(effective.Log.Level); err != nil {
 		return nil, err
+	}
+	if s.archive != nil {
+		if err := s.archive.SetRetention(kept); err != nil {
+			return nil, err
+		}
 	}
 	s.guard.Set(policy)
 	s.current.Store(effective)

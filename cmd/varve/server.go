@@ -98,6 +98,7 @@ type server struct {
 	// reloadMu is held while a configuration is read and put into effect, and while
 	// what depends on one is put together late.
 	reloadMu sync.Mutex
+	archive  *archive.Archive // nil until it is open
 	// current is the configuration in effect.
 	current    atomic.Pointer[config.Config]
 	reloadedAt atomic.Int64 // Unix ms of the last good one
@@ -143,7 +144,11 @@ func (s *server) runArchive() error {
 	if err := os.MkdirAll(s.dataDir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w; choose another with --storage.path", err)
 	}
-	a, err := archive.Open(s.dataDir, s.archiveOptions())
+	o, err := s.archiveOptions()
+	if err != nil {
+		return err
+	}
+	a, err := archive.Open(s.dataDir, o)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", s.dataDir, err)
 	}
@@ -195,7 +200,8 @@ func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting
 	arrivals := ingest.NewMetrics(s.registry)
 	limits := ingestLimits(c)
 	handler, err := api.New(api.Options{
-		Guard: s.guard, Engine: engine, Storage: a, Catalogue: catalogue{a}, StorageStatus: storageStatus, Queries: engine, Compactor: compacting,
+		Guard: s.guard, Engine: engine, Storage: archiveStorage{a}, Catalogue: catalogue{a}, StorageStatus: storageStatus, Queries: engine, Compactor: compacting,
+		Deletes: deleting{compacting, func() time.Duration { return time.Duration(s.current.Load().Deletes.Grace) }},
 		Actions: api.Actions{
 			Ready: a.StartError, Reload: s.reload, Quit: s.stop, ConfigYAML: func() string { return s.current.Load().YAML() },
 			ExternalLabels: s.externalLabels, RuntimeInfo: s.runtimeInfo,
@@ -216,6 +222,15 @@ func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting
 	}
 	s.reloadMu.Lock()
 	defer s.reloadMu.Unlock()
+	// The rules may have been read again while the archive was opened.
+	kept, err := retention(s.current.Load())
+	if err != nil {
+		return err
+	}
+	if err := a.SetRetention(kept); err != nil {
+		return err
+	}
+	s.archive = a
 	if err := s.scrape.begin(ingest.NewAppendable(a, limits, arrivals, "scrape"), s.current.Load().SelfScrape); err != nil {
 		return err
 	}
@@ -249,7 +264,7 @@ func (s *server) runtimeInfo() (v1.RuntimeInfo, error) {
 		StartTime: s.started.UTC(), CWD: wd, Hostname: host, ServerTime: time.Now().UTC(),
 		ReloadConfigSuccess: s.reloadGood.Load(), LastConfigTime: time.UnixMilli(s.reloadedAt.Load()).UTC(),
 		GoroutineCount: runtime.NumGoroutine(), GOMAXPROCS: runtime.GOMAXPROCS(0), GOMEMLIMIT: debug.SetMemoryLimit(-1),
-		GOGC: gogc(), GODEBUG: os.Getenv("GODEBUG"), StorageRetention: "unlimited",
+		GOGC: gogc(), GODEBUG: os.Getenv("GODEBUG"), StorageRetention: retentionText(s.current.Load()),
 	}, nil
 }
 
