@@ -138,16 +138,9 @@ var bundleIDs atomic.Uint64
 // empty.
 func ParseBundle(key, value []byte, lastRef uint64, b *Bundle) error {
 	b.id, b.value, b.chunks = bundleIDs.Add(1), nil, b.chunks[:0]
-	if len(value) <= runChecksumBytes || uint64(len(value)) > math.MaxUint32 {
-		return fmt.Errorf("parse bundle: %d bytes: %w", len(value), ErrCorrupt)
-	}
-	body := value[:len(value)-runChecksumBytes]
-	want := binary.BigEndian.Uint32(value[len(body):])
-	if have := runChecksum(key, body); have != want {
-		return fmt.Errorf("parse bundle: checksum %08x, stored %08x: %w", have, want, ErrCorrupt)
-	}
-	if body[0] != bundleVersion1 {
-		return fmt.Errorf("parse bundle: version %d: %w", body[0], ErrVersion)
+	body, err := versionedBody(key, value, bundleVersion1)
+	if err != nil {
+		return fmt.Errorf("parse bundle: %w", err)
 	}
 	b.value = body
 	p := entryParser{runReader: runReader{rest: body[1:]}, bundle: b}

@@ -89,7 +89,7 @@ func (b *BundleBuilder) Len() int { return len(b.chunks) }
 // repeats that become one entry for many, so that a bundle of such may be much smaller.
 func (b *BundleBuilder) Size() int { return bundleFrameBytes + b.size }
 
-const bundleFrameBytes = 1 + runChecksumBytes
+const bundleFrameBytes = 1 + checksumBytes
 
 // Add adds a series. Refs must not descend; a ref may come again with later times.
 //
@@ -361,7 +361,7 @@ func (b *BundleBuilder) Append(dst, key []byte) []byte {
 		dst = w.entry(dst, i, n)
 		i += n
 	}
-	return binary.BigEndian.AppendUint32(dst, runChecksum(key, dst[start:]))
+	return appendChecksum(dst, key, start)
 }
 
 // alike is how many chunks from index i on make one entry.

@@ -18,17 +18,14 @@ func AppendClock(dst, key []byte, times []int64) []byte {
 	begin := len(dst)
 	dst = binary.AppendUvarint(dst, uint64(len(times)))
 	dst = AppendTimes(dst, times)
-	return binary.BigEndian.AppendUint32(dst, runChecksum(key, dst[begin:]))
+	return appendChecksum(dst, key, begin)
 }
 
 // ParseClock appends the times of a clock to dst and returns them. Errors wrap ErrCorrupt.
 func ParseClock(key, value []byte, dst []int64) ([]int64, error) {
-	if len(value) <= runChecksumBytes {
-		return dst, fmt.Errorf("parse clock: %d bytes: %w", len(value), ErrCorrupt)
-	}
-	body := value[:len(value)-runChecksumBytes]
-	if have, want := runChecksum(key, body), binary.BigEndian.Uint32(value[len(body):]); have != want {
-		return dst, fmt.Errorf("parse clock: checksum %08x, stored %08x: %w", have, want, ErrCorrupt)
+	body, err := checkedBody(key, value)
+	if err != nil {
+		return dst, fmt.Errorf("parse clock: %w", err)
 	}
 	n, k := binary.Uvarint(body)
 	if k <= 0 || n == 0 || n > sealedSamplesMax {

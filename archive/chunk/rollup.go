@@ -121,16 +121,9 @@ func ParseRollups(key, value []byte, lastRef uint64, window RollupWindow, b *Rol
 	if err := window.check(); err != nil {
 		return fmt.Errorf("parse rollups: %w: %w", err, ErrCorrupt)
 	}
-	if len(value) <= runChecksumBytes || uint64(len(value)) > math.MaxUint32 {
-		return fmt.Errorf("parse rollups: %d bytes: %w", len(value), ErrCorrupt)
-	}
-	body := value[:len(value)-runChecksumBytes]
-	want := binary.BigEndian.Uint32(value[len(body):])
-	if have := runChecksum(key, body); have != want {
-		return fmt.Errorf("parse rollups: checksum %08x, stored %08x: %w", have, want, ErrCorrupt)
-	}
-	if body[0] != rollupVersion1 {
-		return fmt.Errorf("parse rollups: version %d: %w", body[0], ErrVersion)
+	body, err := versionedBody(key, value, rollupVersion1)
+	if err != nil {
+		return fmt.Errorf("parse rollups: %w", err)
 	}
 	b.value = body
 	p := rollupParser{runReader: runReader{rest: body[1:]}, bundle: b}

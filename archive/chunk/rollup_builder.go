@@ -401,7 +401,7 @@ func (b *RollupBuilder) Append(dst, key []byte) []byte {
 		dst = w.entry(dst, i, n)
 		i += n
 	}
-	return binary.BigEndian.AppendUint32(dst, runChecksum(key, dst[start:]))
+	return appendChecksum(dst, key, start)
 }
 
 // alike is how many series from index i on make one entry.

@@ -213,7 +213,7 @@ func AppendRollupClock(dst, key []byte, w RollupWindow, c *RollupClock) ([]byte,
 	}
 	begin := len(dst)
 	dst = new(rollupTimesEncoder).append(dst, c)
-	return binary.BigEndian.AppendUint32(dst, runChecksum(key, dst[begin:])), nil
+	return appendChecksum(dst, key, begin), nil
 }
 
 // ParseRollupClock makes c the clock that AppendRollupClock wrote, in c's memory. Errors wrap
@@ -222,12 +222,9 @@ func ParseRollupClock(key, value []byte, w RollupWindow, c *RollupClock) error {
 	if err := w.check(); err != nil {
 		return fmt.Errorf("parse rollup clock: %w: %w", err, ErrCorrupt)
 	}
-	if len(value) <= runChecksumBytes {
-		return fmt.Errorf("parse rollup clock: %d bytes: %w", len(value), ErrCorrupt)
-	}
-	body := value[:len(value)-runChecksumBytes]
-	if have, want := runChecksum(key, body), binary.BigEndian.Uint32(value[len(body):]); have != want {
-		return fmt.Errorf("parse rollup clock: checksum %08x, stored %08x: %w", have, want, ErrCorrupt)
+	body, err := checkedBody(key, value)
+	if err != nil {
+		return fmt.Errorf("parse rollup clock: %w", err)
 	}
 	if err := new(rollupTimesDecoder).decode(body, w, c); err != nil {
 		return fmt.Errorf("parse rollup clock: %w", err)

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"slices"
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -16,19 +15,13 @@ const (
 	runVersion1 = 1
 )
 
-// Sizes in the byte form of a run.
-const (
-	runChecksumBytes = 4
-	// runPieceBytesMin is an encoding, a length and a span of one byte each and the
-	// smallest chunk. It bounds the pieces that a count may promise.
-	runPieceBytesMin = 3 + 2
-)
+// runPieceBytesMin is an encoding, a length and a span of one byte each and the
+// smallest chunk. It bounds the pieces that a count may promise.
+const runPieceBytesMin = 3 + 2
 
 // ErrVersion is wrapped when a run is whole, but was written by a later release
 // in a form or an encoding that this one doesn't know.
 var ErrVersion = errors.New("run of an unknown version")
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // AppendRun appends the on-disk value of a run to dst and returns the extended
 // buffer. firstSequence is the journal sequence of the first arrival in it. pieces
@@ -54,11 +47,7 @@ func AppendRun(dst, key []byte, firstSequence uint64, pieces []Piece) []byte {
 		dst = append(dst, p.Data...)
 		last = p.MaxMillis
 	}
-	return binary.BigEndian.AppendUint32(dst, runChecksum(key, dst[start:]))
-}
-
-func runChecksum(key, body []byte) uint32 {
-	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body)
+	return appendChecksum(dst, key, start)
 }
 
 // ParseRun checks the checksum and the structure of a run and appends its pieces
@@ -68,16 +57,9 @@ func runChecksum(key, body []byte) uint32 {
 // Errors wrap ErrCorrupt, or ErrVersion if the run is whole but from a later release.
 func ParseRun(key, value []byte, pieces []Piece) (firstSequence uint64, _ []Piece, err error) {
 	pieces = pieces[:0]
-	if len(value) <= runChecksumBytes {
-		return 0, pieces, fmt.Errorf("parse run: %d bytes: %w", len(value), ErrCorrupt)
-	}
-	body := value[:len(value)-runChecksumBytes]
-	want := binary.BigEndian.Uint32(value[len(body):])
-	if have := runChecksum(key, body); have != want {
-		return 0, pieces, fmt.Errorf("parse run: checksum %08x, stored %08x: %w", have, want, ErrCorrupt)
-	}
-	if body[0] != runVersion1 {
-		return 0, pieces, fmt.Errorf("parse run: version %d: %w", body[0], ErrVersion)
+	body, err := versionedBody(key, value, runVersion1)
+	if err != nil {
+		return 0, pieces, fmt.Errorf("parse run: %w", err)
 	}
 	r := runReader{rest: body[1:]}
 	firstSequence = r.uvarint()
