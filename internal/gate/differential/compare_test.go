@@ -62,6 +62,7 @@ func questions(t *testing.T) []question {
 // answer is what a server said, in a form that can be compared.
 type answer struct {
 	status    int
+	header    http.Header
 	Status    string   `json:"status"`
 	ErrorType string   `json:"errorType"`
 	Error     string   `json:"error"`
@@ -91,7 +92,7 @@ func ask(t *testing.T, base, path string, parameters url.Values, ordered bool) a
 	err = json.NewDecoder(resp.Body).Decode(&a)
 	require.NoError(t, resp.Body.Close())
 	require.NoError(t, err, "%s%s?%s", base, path, parameters.Encode())
-	a.status = resp.StatusCode
+	a.status, a.header = resp.StatusCode, resp.Header
 	slices.Sort(a.Warnings)
 	slices.Sort(a.Infos)
 	if a.Data.ResultType == "vector" || a.Data.ResultType == "matrix" {

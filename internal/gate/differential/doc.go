@@ -16,5 +16,11 @@
 // queries: since 3.0 the left edge of a window does not belong to it. The gate
 // therefore asks only at times of which no window's edge meets a sample.
 //
+// TestMonth2 and TestMonth3 are about what is left when samples have expired. A month
+// of generated data goes to the reference, which keeps all of it, and to Varve, which
+// keeps the samples of two days and rollups. A dashboard over the month has to get the
+// same answers from both; where that is impossible Varve has to say so, and its
+// answer to be within a bound that follows from the data.
+//
 // The package has tests only.
 package differential
