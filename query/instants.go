@@ -53,7 +53,9 @@ func newInstantReader(a *archive, p *plan) *instantReader {
 			r.exact = append(r.exact, resolution)
 		}
 	}
-	r.others = slices.DeleteFunc(slices.Clone(a.closest(step, step)), func(resolution int64) bool { return slices.Contains(r.exact, resolution) })
+	// A bucket that is longer than the lookback tells of samples that nobody would look back to.
+	near := min(step, p.lookback)
+	r.others = slices.DeleteFunc(slices.Clone(a.closest(near, near)), func(resolution int64) bool { return slices.Contains(r.exact, resolution) })
 	return r
 }
 

@@ -195,6 +195,8 @@ func TestPolicies(t *testing.T) {
 		{"strict", "avg_over_time(a_total[6h])", day, 3 * day, 7 * time.Minute, math.MinInt64, 10_000, "raw", nil},
 		{"auto", "a_total", day, 2 * day, 5 * time.Minute, math.MinInt64, 0, "5m", nil},
 		{"auto", "a_total", day + 1, 2 * day, 5 * time.Minute, math.MinInt64, 0, "raw", nil},
+		// Buckets within the lookback come before those of the step.
+		{"auto", "a_total offset 17m", day, 2 * day, time.Hour, 3 * day, 0, "5m;approximate", nil},
 		{"auto", "1 + 1", day, 2 * day, 5 * time.Minute, 3 * day, 0, "raw", nil},
 	} {
 		name := fmt.Sprintf("%s %s from %d step %s raw since %d, %d", test.policy, test.text, test.start, test.step, test.rawSince, test.samplesMax)
