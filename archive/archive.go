@@ -36,7 +36,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"varve/archive/chunk"
 	"varve/archive/format"
 	"varve/arrival"
 	"varve/rocks"
@@ -175,7 +174,7 @@ type Archive struct {
 	dropAfter atomic.Uint64
 	trims     trims
 	// rollClocks keeps what rollups share. It never changes, so it needs no snapshot.
-	rollClocks *genCache[rollClockName, *chunk.RollupClock]
+	rollClocks *rollClockCache
 	// sealLimits are the default ones, except in tests; stepped is a test's, told of
 	// the steps of a sealing, a delete or its cleaning, or nil.
 	sealLimits sealLimits

@@ -52,7 +52,7 @@ func Check(dir string, report func(Fault)) (CheckReport, error) {
 		metrics: map[format.Ref]format.PairID{}, pairs: map[format.PairID]bool{},
 		active: map[format.Day]*roaring.Bitmap{}, data: map[format.Day]*roaring.Bitmap{}, journal: map[format.Day]*roaring.Bitmap{},
 		gone: map[format.Day]*roaring.Bitmap{}, marks: map[string]uint64{}, seen: map[format.Ref]format.Day{},
-		rolls: map[rollKey]format.RollRecord{}, days: map[format.Day]format.DayRecord{}, sealed: map[format.Day]format.DayRecord{}, clockCache: newClockCache(64 << 20),
+		rolls: map[rollKey]format.RollRecord{}, days: map[format.Day]format.DayRecord{}, sealed: map[format.Day]format.DayRecord{}, clockCache: newClockCache(64 << 20), rollClocks: newRollClockCache(64 << 20),
 	}
 	err = errors.Join(
 		c.meta(filepath.Join(dir, ackName)), c.symbols(), c.seriesRecords(), c.lookups(),
@@ -81,6 +81,7 @@ type checker struct {
 	days, sealed map[format.Day]format.DayRecord
 	clockCache   clockCache
 	rolls        map[rollKey]format.RollRecord
+	rollClocks   *rollClockCache
 	// floors tell what has expired and may be there in part.
 	floors format.Floors
 	// gone are the series of which a rule removed the samples of a day.

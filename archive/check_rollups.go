@@ -100,20 +100,11 @@ func (c *checker) rolled(day rollKey, metric format.PairID, b *chunk.Rollups, i 
 	if err := c.ofMetric(format.Ref(ref), metric); err != nil {
 		return 0, err
 	}
-	var clock *chunk.RollupClock
-	if id := b.Clock(i); id != chunk.NoClock {
-		key := rollClockName{day, id}.key()
-		value, ok, err := c.db.Get(family(format.FamilyClocks), key, nil)
-		if err != nil {
-			return 0, err
-		}
-		if !ok {
-			return 0, fmt.Errorf("series %d needs a clock that is missing, key %x", ref, key)
-		}
-		clock = &chunk.RollupClock{}
-		if err := chunk.ParseRollupClock(key, value, day.window(), clock); err != nil {
-			return 0, err
-		}
+	clock, err := readRollClock(c.rollClocks, rollClockName{day, b.Clock(i)}, func(key []byte) ([]byte, bool, error) {
+		return c.db.Get(family(format.FamilyClocks), key, nil)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("series %d: %w", ref, err)
 	}
 	columns.Reset()
 	all := chunk.RollupRange{FromMillis: math.MinInt64, ToMillis: math.MaxInt64, Columns: chunk.RollupAll}

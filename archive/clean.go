@@ -31,7 +31,7 @@ type CleanReport struct {
 // A Clean that is ended, by ctx, an error or a kill, goes on at the day where it was when it is
 // called again. pace, unless nil, is called after each batch with the time that it took, and may
 // wait; its error ends the Clean. Clean and Seal are done one at a time: else the error is ErrBusy.
-func (a *Archive) Clean(ctx context.Context, ids []format.TombstoneID, pace func(context.Context, time.Duration) error) (CleanReport, error) {
+func (a *Archive) Clean(ctx context.Context, ids []format.TombstoneID, pace Pace) (CleanReport, error) {
 	if err := a.writableRuns(); err != nil {
 		return CleanReport{}, err
 	}
@@ -67,7 +67,7 @@ func (a *Archive) Clean(ctx context.Context, ids []format.TombstoneID, pace func
 type cleaner struct {
 	a      *Archive
 	ctx    context.Context
-	pace   func(context.Context, time.Duration) error
+	pace   Pace
 	stones []*stone
 	report CleanReport
 }
@@ -150,14 +150,6 @@ func (c *cleaner) next() (day format.Day, ok bool) {
 		}
 	}
 	return day, ok
-}
-
-// ended tells why the work should end before it is done.
-func (c *cleaner) ended() error {
-	if c.a.closing.Load() {
-		return errShutdown
-	}
-	return c.ctx.Err()
 }
 
 // end writes the receipts and puts the tombstones out of force.

@@ -200,7 +200,7 @@ func (d *dayCleaner) runsOf(it *rocks.Iterator, key format.HotKey, refs []format
 			if err := d.run(k, it.Key(), it.Value()); err != nil {
 				return fmt.Errorf("run of series %d in family hot, key %x: %w; run `varve check data`", k.Ref, it.Key(), err)
 			}
-			if err := d.c.ended(); err != nil {
+			if err := d.a.ended(d.c.ctx); err != nil {
 				return err
 			}
 		default:
@@ -314,7 +314,7 @@ func (d *dayCleaner) bundles() error {
 				return err
 			}
 			refs = refs[n:]
-			if err := d.c.ended(); err != nil {
+			if err := d.a.ended(d.c.ctx); err != nil {
 				return err
 			}
 		}
@@ -375,7 +375,7 @@ func (d *dayCleaner) exemplars() error {
 				return err
 			}
 		}
-		if err := d.c.ended(); err != nil {
+		if err := d.a.ended(d.c.ctx); err != nil {
 			return err
 		}
 	}

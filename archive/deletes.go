@@ -268,11 +268,8 @@ func (a *Archive) Delete(ctx context.Context, r DeleteRequest) (d Delete, ok boo
 
 // writableRuns tells why runs can't be cut, or are not in order yet.
 func (a *Archive) writableRuns() error {
-	if err := a.StartError(); err != nil {
+	if err := a.inOrder(); err != nil {
 		return err
-	}
-	if !a.upkeep.replayed.Load() {
-		return ErrStarting
 	}
 	return a.writable()
 }

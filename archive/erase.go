@@ -19,7 +19,7 @@ import (
 type eraser struct {
 	a    *Archive
 	ctx  context.Context
-	pace func(context.Context, time.Duration) error
+	pace Pace
 	// buckets and bytes are gone until now. Bytes may grow.
 	buckets uint64
 	bytes   int64
@@ -47,7 +47,7 @@ func (e *eraser) erase(day format.Day, resolution uint32, refs *roaring.Bitmap, 
 		return err
 	}
 	for _, s := range series {
-		if err := r.ended(); err != nil {
+		if err := r.a.ended(r.ctx); err != nil {
 			return err
 		}
 		if err := r.step(s); err != nil {

@@ -36,15 +36,9 @@ const rollSeriesMax = 1024
 //
 // A Roll that is ended, by ctx, an error or a kill, goes on where it was when it is called
 // again; until a day is rolled up whole its rollups at a resolution are not used. pace is as in Seal.
-func (a *Archive) Roll(ctx context.Context, day format.Day, pace func(context.Context, time.Duration) error) (RollReport, error) {
-	if err := a.StartError(); err != nil {
+func (a *Archive) Roll(ctx context.Context, day format.Day, pace Pace) (RollReport, error) {
+	if err := a.beginJob(); err != nil {
 		return RollReport{Day: day}, err
-	}
-	if !a.upkeep.replayed.Load() {
-		return RollReport{Day: day}, ErrStarting
-	}
-	if !a.sealing.TryLock() {
-		return RollReport{Day: day}, ErrBusy
 	}
 	defer a.sealing.Unlock()
 	r := roller{a: a, ctx: ctx, day: day, pace: pace, done: roaring.New(), report: RollReport{Day: day}}
@@ -66,7 +60,7 @@ type roller struct {
 	a       *Archive
 	ctx     context.Context
 	day     format.Day
-	pace    func(context.Context, time.Duration) error
+	pace    Pace
 	report  RollReport
 	writers []*rollWriter // by resolution, ascending
 	batch   rocks.Batch
@@ -191,14 +185,6 @@ func (r *roller) order(refs *roaring.Bitmap) ([]rollSeries, error) {
 	return out, err
 }
 
-// ended tells why the roll-up should end before it is done.
-func (r *roller) ended() error {
-	if r.a.closing.Load() {
-		return errShutdown
-	}
-	return r.ctx.Err()
-}
-
 // some rolls up some series, which come next in order.
 func (r *roller) some(series []rollSeries) error {
 	read := roaring.New()
@@ -224,7 +210,7 @@ func (r *roller) some(series []rollSeries) error {
 		return err
 	}
 	for i := range out {
-		if err := r.ended(); err != nil {
+		if err := r.a.ended(r.ctx); err != nil {
 			return err
 		}
 		if err := r.step(rollSeries{out[i].metric, out[i].ref}); err != nil {

@@ -26,21 +26,31 @@ func (k rollKey) window() chunk.RollupWindow {
 	return chunk.RollupWindow{StartMillis: k.day.StartMillis(), ResolutionMillis: int64(k.resolution)}
 }
 
-func newRollClockCache(bytesMax int) *genCache[rollClockName, *chunk.RollupClock] {
+func newRollClockCache(bytesMax int) *rollClockCache {
 	return newGenCache[rollClockName](bytesMax, func(c *chunk.RollupClock) int { return 32*cap(c.Ends) + clockOverheadBytes })
 }
+
+// rollClockCache keeps decoded clocks of rollups.
+type rollClockCache = genCache[rollClockName, *chunk.RollupClock]
 
 // rollClock returns a clock as the snapshot has it. It is shared and must not be changed; nil
 // for NoClock.
 func (a *Archive) rollClock(snap *rocks.Snapshot, n rollClockName) (*chunk.RollupClock, error) {
+	return readRollClock(a.rollClocks, n, func(key []byte) ([]byte, bool, error) {
+		return snap.Get(family(format.FamilyClocks), key, nil)
+	})
+}
+
+// readRollClock reads a clock through a cache. get reads a record of the clocks family.
+func readRollClock(cache *rollClockCache, n rollClockName, get func(key []byte) ([]byte, bool, error)) (*chunk.RollupClock, error) {
 	if n.id == chunk.NoClock {
 		return nil, nil
 	}
-	if c, ok := a.rollClocks.get(n); ok {
+	if c, ok := cache.get(n); ok {
 		return c, nil
 	}
 	key := n.key()
-	value, ok, err := snap.Get(family(format.FamilyClocks), key, nil)
+	value, ok, err := get(key)
 	if err != nil {
 		return nil, fmt.Errorf("read clock, key %x: %w", key, err)
 	}
@@ -51,7 +61,7 @@ func (a *Archive) rollClock(snap *rocks.Snapshot, n rollClockName) (*chunk.Rollu
 	if err := chunk.ParseRollupClock(key, value, n.window(), c); err != nil {
 		return nil, fmt.Errorf("clock in family clocks, key %x: %w; run `varve check data`", key, err)
 	}
-	a.rollClocks.put(n, c)
+	cache.put(n, c)
 	return c, nil
 }
 

@@ -62,15 +62,9 @@ const (
 // A Seal that is ended, by ctx, an error or a kill, goes on where it was when it is
 // called again. pace, unless nil, is called after each batch with the time that it
 // took, and may wait; its error ends the Seal.
-func (a *Archive) Seal(ctx context.Context, day format.Day, pace func(context.Context, time.Duration) error) (SealReport, error) {
-	if err := a.StartError(); err != nil {
+func (a *Archive) Seal(ctx context.Context, day format.Day, pace Pace) (SealReport, error) {
+	if err := a.beginJob(); err != nil {
 		return SealReport{Day: day}, err
-	}
-	if !a.upkeep.replayed.Load() {
-		return SealReport{Day: day}, ErrStarting
-	}
-	if !a.sealing.TryLock() {
-		return SealReport{Day: day}, ErrBusy
 	}
 	defer a.sealing.Unlock()
 	s := sealer{bundler: newBundler(a, day), ctx: ctx, pace: pace, late: roaring.New(), early: roaring.New()}
@@ -101,7 +95,7 @@ func (a *Archive) Seal(ctx context.Context, day format.Day, pace func(context.Co
 type sealer struct {
 	bundler
 	ctx    context.Context
-	pace   func(context.Context, time.Duration) error
+	pace   Pace
 	told   SealReport // what the metrics know of the report
 	snap   *rocks.Snapshot
 	source *sealSource
@@ -134,7 +128,7 @@ func (s *sealer) run() (err error) {
 		if !ok {
 			break
 		}
-		if err := s.ended(); err != nil {
+		if err := s.a.ended(s.ctx); err != nil {
 			return err
 		}
 		s.noteLate(&series)
@@ -165,14 +159,6 @@ func (s *sealer) markRolls() {
 	s.a.rolls.mark(&s.batch, s.day-1, s.early)
 	s.late.Clear()
 	s.early.Clear()
-}
-
-// ended tells why the sealing should end before it is done.
-func (s *sealer) ended() error {
-	if s.a.closing.Load() {
-		return errShutdown
-	}
-	return s.ctx.Err()
 }
 
 // raise makes later cuts go to the next generation, and waits until all runs of the

@@ -308,7 +308,7 @@ type TrimReport struct {
 // theirs. Nothing else of the day changes. Samples that the buckets which are kept may still need make it refuse with ErrKept.
 //
 // A Trim that is ended, by ctx, an error or a kill, is done again. pace is as in Seal.
-func (a *Archive) Trim(ctx context.Context, day format.Day, pace func(context.Context, time.Duration) error) (TrimReport, error) {
+func (a *Archive) Trim(ctx context.Context, day format.Day, pace Pace) (TrimReport, error) {
 	r := TrimReport{Day: day}
 	if err := a.writableRuns(); err != nil {
 		return r, err
@@ -333,7 +333,7 @@ func (a *Archive) Trim(ctx context.Context, day format.Day, pace func(context.Co
 //     roll-up takes samples that are missing for samples that never were.
 //  2. Samples, then buckets, are removed in batches.
 //  3. Series of which nothing is left on the day leave its index, and the note.
-func (a *Archive) trim(ctx context.Context, r *TrimReport, pace func(context.Context, time.Duration) error) error {
+func (a *Archive) trim(ctx context.Context, r *TrimReport, pace Pace) error {
 	day := r.Day
 	c := a.kept.at(a.o.Now())
 	sets, _, err := a.trimSets(c, day)

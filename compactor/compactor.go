@@ -26,7 +26,7 @@ import (
 
 // Pace is called between the batches of a job with the time that the last one took. It may wait,
 // and its error ends the job, which goes on where it was when it is done again.
-type Pace = func(ctx context.Context, worked time.Duration) error
+type Pace = archive.Pace
 
 // Archive is what the compactor asks of an archive.
 type Archive interface {
