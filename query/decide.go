@@ -28,9 +28,11 @@ const assumedIntervalMillis = 15_000
 // Automatically, 3 and 4 pass over raw samples if those of all windows seem to be more than a query may
 // hold: storage reads whole chunks, so that bounds cost it about as much as windows. Windows that are then
 // without samples are fitted to buckets, see windowReader and closest.
+//
+// What buckets only give an estimate of is read by the engine where all raw samples are kept.
 func (p *planner) decide(made *plan) bool {
-	rawKept := made.grid.first-made.rangeMillis+1 >= p.rawSince
-	if p.startTimestamps && slices.Contains([]rollup.Function{rollup.Rate, rollup.Increase, rollup.Resets}, made.function) {
+	rawKept := p.rawKept(made.grid, made.rangeMillis)
+	if p.startTimestamps && slices.Contains([]rollup.Function{rollup.Rate, rollup.Irate, rollup.Increase, rollup.Resets}, made.function) {
 		if rawKept && p.policy != policyFixed {
 			return false
 		}
@@ -39,6 +41,9 @@ func (p *planner) decide(made *plan) bool {
 	if p.policy == policyFixed {
 		made.resolution = p.resolutions[0]
 		return true
+	}
+	if made.function.Estimated() {
+		return !rawKept
 	}
 	made.edges = true
 	span := made.spanMillis()
@@ -91,7 +96,7 @@ func (p *planner) decideInstants(g grid) (resolution int64, ok bool) {
 	if p.policy == policyFixed {
 		return p.resolutions[0], true
 	}
-	rawKept := g.first-p.lookback+1 >= p.rawSince
+	rawKept := p.rawKept(g, p.lookback)
 	if rawKept && g.last-g.first+p.lookback <= rawSpanMillis {
 		return 0, false
 	}

@@ -26,6 +26,9 @@ type instantReader struct {
 	exact  []int64 // resolutions of buckets that end at all points of the grid, coarsest first
 	others []int64
 
+	// firsts is the time into which two buckets have to fit, lest their first samples are events, too.
+	firsts int64
+
 	segmented []segment
 	events    []event
 	// unseen is time in which there are samples of which none is known.
@@ -42,7 +45,7 @@ type event struct {
 }
 
 func newInstantReader(a *archive, p *plan) *instantReader {
-	r := &instantReader{plan: p}
+	r := &instantReader{plan: p, firsts: math.MaxInt64}
 	r.archive = a
 	step := p.grid.step
 	if p.grid.count() == 1 {
@@ -92,6 +95,7 @@ func (r *instantReader) read(s ArchivedSeries) (*pointSeries, error) {
 	if len(out.points) == 0 {
 		return nil, nil
 	}
+	r.used.approximate = r.used.approximate || slices.ContainsFunc(out.points, func(p point) bool { return r.plan.dependsOnHint(p.h) })
 	return out, r.archive.hold(out.points)
 }
 
@@ -126,24 +130,16 @@ func (r *instantReader) load(part segment) error {
 // addRow adds the events of a bucket. Where its last sample is behind the segment, which has
 // samples nevertheless, all that is known is that.
 func (r *instantReader) addRow(c *rollup.Columns, i int, part segment) {
-	e := event{firstMillis: math.MaxInt64, end: c.Ends[i], resolution: part.source}
-	e.t = math.MinInt64
-	if c.Counts[i] > 0 {
-		e.point = point{t: c.LastMillis[i], v: c.Last[i]}
-		e.firstMillis = c.FirstMillis[i]
-	}
-	if h := c.HistogramRow(i); h != nil {
-		if h.LastMillis > e.t {
-			e.point = point{t: h.LastMillis, h: h.Last}
-		}
-		e.firstMillis = min(e.firstMillis, h.FirstMillis)
+	s := spanOf(c, i)
+	if s.samples > 1 && 2*part.source > r.firsts && part.From < s.first && s.first <= part.To {
+		r.add(event{point: firstOf(c, i), firstMillis: s.first, end: s.first, resolution: part.source})
 	}
 	switch {
-	case e.t > part.To:
-		r.unseen = append(r.unseen, Stretch{e.firstMillis - 1, part.To})
+	case s.last > part.To:
+		r.unseen = append(r.unseen, Stretch{s.first - 1, part.To})
 		return
-	case e.t > math.MinInt64:
-		r.add(e)
+	case s.samples > 0:
+		r.add(event{point: lastOf(c, i), firstMillis: s.first, end: c.Ends[i], resolution: part.source})
 	}
 	if c.Ended[i] && c.Ends[i] <= part.To {
 		marker := point{t: c.Ends[i], v: math.Float64frombits(value.StaleNaN)}

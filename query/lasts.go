@@ -1,26 +1,29 @@
 package query
 
 import (
+	"math"
+
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
 // lastReader answers selectors that nothing is planned for, since they need every sample, where raw samples
-// are gone: there the last samples of buckets stand for all of them.
+// are gone: there the last samples of buckets stand for all of them, and the first ones, too, where a range is shorter
+// than two buckets: else it would hold one sample, which neither spreads nor moves.
 type lastReader struct {
 	instantReader
 	hints   *storage.SelectHints
 	sources []int64
 }
 
-// newLastReader returns a reader for a selector with these hints. Two buckets have to fit into a range, so that
-// functions of two samples have them, or one into a lookback.
+// newLastReader returns a reader for a selector with these hints. Two buckets have to fit into a range, or one into
+// a lookback.
 func newLastReader(a *archive, hints *storage.SelectHints) *lastReader {
 	r := &lastReader{hints: hints}
-	r.archive = a
+	r.archive, r.firsts = a, math.MaxInt64
 	reach := a.lookback
 	if hints.Range > 0 {
-		reach = hints.Range / 2
+		reach, r.firsts = hints.Range/2, hints.Range
 	}
 	if a.policy == policyFixed {
 		r.sources = append(r.sources, a.resolutions[0])

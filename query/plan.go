@@ -29,8 +29,15 @@ type plan struct {
 	edges bool
 	// thrifty passes over raw samples if they seem to be too many.
 	thrifty bool
-	// never is exact, whatever the buckets say.
+	// neverExact tells that it is approximate, whatever the buckets say.
 	neverExact bool
+	// countsOnly tells that the engine takes histograms without their buckets, and hintsShow that the reset hints which it
+	// makes for them, of what it happened to read before, may become a warning of what is around.
+	countsOnly, hintsShow bool
+	// ahead is the second argument of predict_linear, in seconds, as of shiftMillis behind the points of the grid: upstream
+	// doesn't subtract the offset of the selector there.
+	ahead       float64
+	shiftMillis int64
 	// call is the original argument, with the offset already subtracted.
 	call     *parser.MatrixSelector
 	position posrange.PositionRange
@@ -40,7 +47,7 @@ type plan struct {
 //
 //  1. It walks the expression and keeps the points of evaluation as upstream will: those of the
 //     statement, of subqueries (evaluator.subqueryTimeRange), and of what is evaluated once.
-//  2. A call of a function that rollup.Summary answers, over a selector, may be planned; so may a
+//  2. A call of a function that package rollup answers or estimates, over a selector, may be planned; so may a
 //     selector outside of any range. The rest, and what upstream evaluates at odd times, is left.
 //  3. decide and decideInstants choose from what is answered. A planned call becomes
 //     f(x[1ms]) for the same f where that keeps one sample as it is, else sum_over_time(x[1ms]). The engine
@@ -61,7 +68,11 @@ type planner struct {
 }
 
 // evaluation is the points at which upstream evaluates an expression.
-type evaluation struct{ start, end, interval int64 }
+type evaluation struct {
+	start, end, interval int64
+	// within is the nearest function or aggregation around it, empty for none.
+	within string
+}
 
 func millis(t time.Time) int64 { return t.UnixNano() / int64(time.Millisecond) }
 
@@ -88,11 +99,13 @@ func (p *planner) expr(expr parser.Expr, e evaluation) parser.Expr {
 	case *parser.UnaryExpr:
 		n.Expr = p.expr(n.Expr, e)
 	case *parser.AggregateExpr:
+		e.within = n.Op.String()
 		n.Expr = p.expr(n.Expr, e)
 		if n.Param != nil {
 			n.Param = p.expr(n.Param, e)
 		}
 	case *parser.BinaryExpr:
+		e.within = n.Op.String()
 		n.LHS, n.RHS = p.expr(n.LHS, e), p.expr(n.RHS, e)
 	case *parser.SubqueryExpr:
 		inner, ok := e.subquery(n, p.defaultStep)
@@ -112,9 +125,18 @@ func (p *planner) expr(expr parser.Expr, e evaluation) parser.Expr {
 }
 
 func (p *planner) call(n *parser.Call, e evaluation) parser.Expr {
-	if f, ok := rollup.FunctionNamed(n.Func.Name); ok && len(n.Args) == 1 {
-		if arg, ok := n.Args[0].(*parser.MatrixSelector); ok {
-			return p.windows(n, f, arg, e)
+	f, ok := rollup.FunctionNamed(n.Func.Name)
+	if !ok || f != rollup.LastOverTime && f != rollup.FirstOverTime { // which return histograms as they are
+		e.within = n.Func.Name
+	}
+	if ok {
+		arg, ranged := n.Args[0].(*parser.MatrixSelector)
+		ahead, constant := 0.0, true
+		if f == rollup.PredictLinear {
+			ahead, constant = numberOf(n.Args[1])
+		}
+		if ranged && constant {
+			return p.windows(n, f, arg, ahead, e)
 		}
 	}
 	for i, arg := range n.Args {
@@ -139,7 +161,7 @@ func (p *planner) call(n *parser.Call, e evaluation) parser.Expr {
 // pointsOf returns the times that a selector is evaluated for, false if they are not to be
 // planned.
 func (p *planner) pointsOf(n *parser.VectorSelector, e evaluation, rangeMillis int64) (grid, bool) {
-	if n.Anchored || n.Smoothed || n.SkipHistogramBuckets {
+	if n.Anchored || n.Smoothed {
 		return grid{}, false
 	}
 	g := points(e.start-n.Offset.Milliseconds(), e.end-n.Offset.Milliseconds(), e.interval)
@@ -153,8 +175,20 @@ func (p *planner) pointsOf(n *parser.VectorSelector, e evaluation, rangeMillis i
 	if g.count() == 0 || g.first-rangeMillis < -timeMax || g.last > timeMax {
 		return grid{}, false
 	}
+	if e.showsHints(n) && p.policy != policyFixed && p.rawKept(g, rangeMillis) {
+		return grid{}, false
+	}
 	return g, true
 }
+
+// showsHints tells whether an answer may depend on the reset hints that the engine makes for histograms without their
+// buckets.
+func (e evaluation) showsHints(n *parser.VectorSelector) bool {
+	return n.SkipHistogramBuckets && !hidesHints[e.within]
+}
+
+// rawKept tells whether all raw samples of windows of a range are kept.
+func (p *planner) rawKept(g grid, rangeMillis int64) bool { return g.first-rangeMillis+1 >= p.rawSince }
 
 // instants plans a plain selector.
 func (p *planner) instants(n *parser.VectorSelector, e evaluation) {
@@ -163,7 +197,7 @@ func (p *planner) instants(n *parser.VectorSelector, e evaluation) {
 		return
 	}
 	if resolution, ok := p.decideInstants(g); ok {
-		p.plans[n] = &plan{grid: g, lookback: p.lookback, resolution: resolution, position: n.PosRange}
+		p.plans[n] = &plan{grid: g, lookback: p.lookback, resolution: resolution, hintsShow: e.showsHints(n), position: n.PosRange}
 	}
 }
 
@@ -173,15 +207,18 @@ var keepsOne = []rollup.Function{
 	rollup.MinOverTime, rollup.MaxOverTime, rollup.LastOverTime, rollup.FirstOverTime, rollup.PresentOverTime, rollup.AbsentOverTime,
 }
 
-// windows plans a call of f over a selector.
-func (p *planner) windows(n *parser.Call, f rollup.Function, arg *parser.MatrixSelector, e evaluation) parser.Expr {
+// windows plans a call of f over a selector. Ahead is for predict_linear.
+func (p *planner) windows(n *parser.Call, f rollup.Function, arg *parser.MatrixSelector, ahead float64, e evaluation) parser.Expr {
 	selector := arg.VectorSelector.(*parser.VectorSelector)
 	rangeMillis := arg.Range.Milliseconds()
 	g, ok := p.pointsOf(selector, e, rangeMillis)
 	if !ok || rangeMillis <= 0 {
 		return n
 	}
-	made := &plan{grid: g, windows: true, function: f, rangeMillis: rangeMillis, position: arg.PositionRange()}
+	made := &plan{
+		grid: g, windows: true, function: f, rangeMillis: rangeMillis, ahead: ahead, shiftMillis: selector.Offset.Milliseconds(), position: arg.PositionRange(),
+		countsOnly: selector.SkipHistogramBuckets, hintsShow: e.showsHints(selector),
+	}
 	if !p.decide(made) {
 		return n
 	}
@@ -197,6 +234,40 @@ func (p *planner) windows(n *parser.Call, f rollup.Function, arg *parser.MatrixS
 	return &parser.Call{Func: parser.Functions[name], PosRange: n.PosRange, Args: parser.Expressions{
 		&parser.MatrixSelector{VectorSelector: &moved, Range: time.Millisecond, EndPos: arg.EndPos},
 	}}
+}
+
+// numberOf returns the number that an expression is of constants alone.
+func numberOf(expr parser.Expr) (v float64, ok bool) {
+	switch n := expr.(type) {
+	case *parser.NumberLiteral:
+		return n.Val, true
+	case *parser.ParenExpr:
+		return numberOf(n.Expr)
+	case *parser.StepInvariantExpr:
+		return numberOf(n.Expr)
+	case *parser.UnaryExpr:
+		if v, ok = numberOf(n.Expr); n.Op == parser.SUB {
+			v = -v
+		}
+		return v, ok
+	case *parser.BinaryExpr:
+		x, left := numberOf(n.LHS)
+		y, right := numberOf(n.RHS)
+		switch n.Op {
+		case parser.ADD:
+			v = x + y
+		case parser.SUB:
+			v = x - y
+		case parser.MUL:
+			v = x * y
+		case parser.DIV:
+			v = x / y
+		default:
+			return 0, false
+		}
+		return v, left && right
+	}
+	return 0, false
 }
 
 // subquery mirrors upstream's evaluator.subqueryTimeRange.

@@ -234,7 +234,7 @@ func (s *plannedSet) evaluate(found []storage.Series) error {
 				return err
 			}
 			if s.archive.policy == policyStrict && r.usage().approximate {
-				return fmt.Errorf("%w: raw samples are gone, and no resolution has the bounds of what is asked for", ErrInexact)
+				return fmt.Errorf("%w: raw samples are gone, and the buckets of no resolution have all of what is asked for", ErrInexact)
 			}
 			found[i] = series
 			mu.Lock()

@@ -125,7 +125,7 @@ func (s Sources) String() string {
 func (s Sources) annotation() error {
 	exact := "exact"
 	if s.Approximate {
-		exact = "approximate, since where raw samples are gone windows were fitted to whole buckets, or samples stand for the last of a bucket"
+		exact = "approximate, since where raw samples are gone windows were fitted to whole buckets, or buckets stand for their samples"
 	}
 	return fmt.Errorf("%w of %s: %s", ErrRollup, strings.TrimSuffix(s.String(), ";approximate"), exact)
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -27,6 +28,8 @@ import (
 //
 // Where buckets leave doubt (rollup.Answer.Doubtful) raw samples are asked if they
 // are kept.
+//
+// Functions that need every sample are answered by estimated.
 type windowReader struct {
 	seriesReader
 	plan    *plan
@@ -42,6 +45,9 @@ func newWindowReader(a *archive, p *plan) *windowReader {
 		step = p.rangeMillis
 	}
 	w := &windowReader{plan: p, closest: a.closest(step, p.rangeMillis)}
+	if p.function.Estimated() {
+		w.closest = a.closestForEstimates(p)
+	}
 	w.archive = a
 	w.functions = functionCaller{plan: p, typed: a.typed}
 	return w
@@ -81,6 +87,9 @@ func (w *windowReader) read(s ArchivedSeries) (*pointSeries, annotations.Annotat
 }
 
 func (w *windowReader) window(from, to int64) (rollup.Answer, error) {
+	if w.plan.function.Estimated() {
+		return w.estimated(from, to)
+	}
 	if w.plan.resolution > 0 {
 		a, ok, err := w.fitting(from, to)
 		if ok || err != nil {
@@ -121,7 +130,7 @@ func (w *windowReader) fitting(from, to int64) (a rollup.Answer, ok bool, err er
 	if err := w.edge(&w.edges[1], outer, to); err != nil {
 		return a, false, err
 	}
-	if a = w.summary.Answer(w.plan.function, from, to); a.Doubtful {
+	if a = w.plan.answer(&w.summary, from, to); a.Doubtful {
 		if w.hasRaw(from, to) {
 			a, err = w.raw(from, to)
 			return a, true, err
@@ -167,7 +176,31 @@ func (w *windowReader) raw(from, to int64) (rollup.Answer, error) {
 	if err != nil {
 		return rollup.Answer{}, err
 	}
+	// Upstream's function is without the starts of samples here.
+	w.used.approximate = w.used.approximate || w.plan.neverExact && len(points) > 0 ||
+		w.plan.hintsShow && slices.ContainsFunc(points, func(p point) bool { return w.plan.dependsOnHint(p.h) })
 	return w.functions.call(points, to), nil
+}
+
+// answer is the answer of a Summary, as it is where the engine takes histograms without their buckets if it
+// does: no more doubtful than their counts are, and without remarks about buckets. But in gauges it finds resets
+// by the counts alone then, and its own hints may show in warnings.
+func (p *plan) answer(s *rollup.Summary, from, to int64) rollup.Answer {
+	a := s.Answer(p.function, from, to)
+	if p.countsOnly {
+		a.Doubtful = a.Doubtful && !a.SureOfCount || a.Notes&rollup.NotCounter != 0
+		a.Notes &^= rollup.MismatchedBounds
+	}
+	if p.hintsShow {
+		h := s.Histograms()
+		a.Doubtful = a.Doubtful || h != nil && h.Hints != rollup.HintOf(histogram.GaugeType)
+	}
+	return a
+}
+
+// dependsOnHint tells whether a histogram may have another reset hint upstream, and that may show in a warning.
+func (p *plan) dependsOnHint(h *histogram.FloatHistogram) bool {
+	return p.hintsShow && h != nil && h.CounterResetHint != histogram.GaugeType
 }
 
 // fitted answers from buckets that don't fit.
@@ -209,7 +242,7 @@ func fit(from, to, resolution int64) (low, high int64) {
 
 // scaled is the answer of the window (low, high] for the window (from, to].
 func (w *windowReader) scaled(s *rollup.Summary, from, to, low, high int64) rollup.Answer {
-	a := s.Answer(w.plan.function, low, high)
+	a := w.plan.answer(s, low, high)
 	if a.OK && (a.Doubtful || w.plan.neverExact) {
 		w.used.approximate = true
 	}
@@ -236,6 +269,7 @@ type functionCaller struct {
 	plan   *plan
 	typed  bool // the types of metrics are labels
 	in     promql.Matrix
+	vector []promql.Vector // the arguments that are numbers
 	helper promql.EvalNodeHelper
 	args   parser.Expressions
 	annos  annotations.Annotations
@@ -245,6 +279,9 @@ type functionCaller struct {
 func (c *functionCaller) begin(l labels.Labels) {
 	if c.in == nil {
 		c.in, c.args = make(promql.Matrix, 1), parser.Expressions{c.plan.call}
+		if c.plan.function == rollup.PredictLinear {
+			c.vector = []promql.Vector{{{F: c.plan.ahead}}}
+		}
 	}
 	c.in[0].Metric = l
 	c.annos = nil
@@ -254,11 +291,16 @@ func (c *functionCaller) begin(l labels.Labels) {
 func (c *functionCaller) call(points []point, to int64) rollup.Answer {
 	s := &c.in[0]
 	s.Floats, s.Histograms = s.Floats[:0], s.Histograms[:0]
+	var before *histogram.FloatHistogram
 	for _, p := range points {
 		switch {
 		case p.isStale():
 		case p.h != nil:
-			s.Histograms = append(s.Histograms, promql.HPoint{T: p.t, H: p.h})
+			h := p.h
+			if c.plan.countsOnly {
+				h, before = withoutBuckets(h, before), h
+			}
+			s.Histograms = append(s.Histograms, promql.HPoint{T: p.t, H: h})
 		default:
 			s.Floats = append(s.Floats, promql.FPoint{T: p.t, F: p.v})
 		}
@@ -267,13 +309,29 @@ func (c *functionCaller) call(points []point, to int64) rollup.Answer {
 		return rollup.Answer{}
 	}
 	c.helper.Ts = to
-	out, annos := promql.FunctionCalls[c.plan.function.String()](nil, c.in, c.args, &c.helper)
+	if c.plan.function == rollup.PredictLinear {
+		c.helper.Ts += c.plan.shiftMillis
+	}
+	out, annos := promql.FunctionCalls[c.plan.function.String()](c.vector, c.in, c.args, &c.helper)
 	c.annos.Merge(annos)
 	c.helper.Out = out[:0]
 	if len(out) == 0 {
 		return rollup.Answer{}
 	}
 	return rollup.Answer{OK: true, Float: out[0].F, Histogram: out[0].H}
+}
+
+// withoutBuckets mirrors upstream's HistogramStatsIterator, which tells by the whole histograms whether one is a
+// reset. Before is the one before, nil for none.
+func withoutBuckets(h, before *histogram.FloatHistogram) *histogram.FloatHistogram {
+	hint := h.CounterResetHint
+	if hint == histogram.UnknownCounterReset && before != nil {
+		hint = histogram.NotCounterReset
+		if h.DetectReset(before) {
+			hint = histogram.CounterReset
+		}
+	}
+	return &histogram.FloatHistogram{CounterResetHint: hint, Schema: h.Schema, Count: h.Count, Sum: h.Sum}
 }
 
 // annotate returns upstream's annotations for the series.

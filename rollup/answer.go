@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 )
 
-// Function is a PromQL function over a range that a Summary answers.
+// Function is a PromQL function over a range that buckets answer, or of which they give an estimate.
 type Function int
 
 // The functions, each named as in PromQL.
@@ -27,18 +27,24 @@ const (
 	Resets
 	TsOfFirstOverTime
 	TsOfLastOverTime
+	// Those from here on are estimates.
+	Irate
+	Idelta
+	Deriv
+	PredictLinear
 	functions
 )
 
 var functionNames = [functions]string{
 	"rate", "increase", "delta", "sum_over_time", "avg_over_time", "min_over_time", "max_over_time", "count_over_time", "first_over_time",
 	"last_over_time", "present_over_time", "absent_over_time", "changes", "resets", "ts_of_first_over_time", "ts_of_last_over_time",
+	"irate", "idelta", "deriv", "predict_linear",
 }
 
 // String returns the name in PromQL.
 func (f Function) String() string { return functionNames[f] }
 
-// FunctionNamed returns the function with a name in PromQL, if a Summary answers it.
+// FunctionNamed returns the function with a name in PromQL, if there is one.
 func FunctionNamed(name string) (Function, bool) {
 	for f, n := range functionNames {
 		if n == name {
@@ -47,6 +53,12 @@ func FunctionNamed(name string) (Function, bool) {
 	}
 	return 0, false
 }
+
+// Estimated tells that f needs the samples themselves, of which buckets give an estimate.
+func (f Function) Estimated() bool { return f >= Irate }
+
+// OfLastTwo tells that f is of the last two samples of a window alone.
+func (f Function) OfLastTwo() bool { return f == Irate || f == Idelta }
 
 // Extensive tells that twice the time gives about twice the value.
 func (f Function) Extensive() bool {
@@ -87,19 +99,29 @@ type Answer struct {
 	Notes     Notes
 	// Doubtful tells that only the samples themselves give what upstream gives: a sum came
 	// near the limits of a float, so that its order matters, or histograms of different layouts
-	// were merged further than upstream would have. There may be a value nevertheless.
+	// were merged further than upstream would have, or it is an estimate. There may be a value nevertheless.
 	Doubtful bool
+	// SureOfCount tells of a doubtful histogram that the doubt is about its buckets: count and sum are
+	// upstream's.
+	SureOfCount bool
 }
 
 // Answer returns f over the window (from, to], in Unix ms, of which s has all samples. The
 // result is upstream's where it isn't Doubtful; sums may differ in the last bits. A histogram in
 // it may be one of s and must not be changed.
+//
+// Of Irate and Idelta it is that of s as a whole, see lastTwo, whatever the window. Deriv and PredictLinear are not
+// for a Summary, but for a Trend.
 func (s *Summary) Answer(f Function, from, to int64) Answer {
 	if s.Samples() == 0 {
 		return Answer{}
 	}
 	h := s.Histograms()
 	switch f {
+	case Irate, Idelta:
+		return s.lastTwo(f, h)
+	case Deriv, PredictLinear:
+		return Answer{Doubtful: true}
 	case Rate, Increase, Delta, SumOverTime, AvgOverTime:
 		switch {
 		case h != nil && s.Count > 0:

@@ -30,22 +30,15 @@ func (r *HistogramRow) rate(f Function, from, to int64) Answer {
 	if r.First.UsesCustomBuckets() != r.Last.UsesCustomBuckets() {
 		return Answer{Notes: MixedBuckets, Doubtful: counter && (r.Resets > 0 || r.Hints.Has(histogram.GaugeType))}
 	}
-	a := Answer{Notes: r.rateNotes(f), Doubtful: counter && (r.Sum == nil || r.Resets > 0 && !r.oneLayout())}
-	h := r.Last.CopyToSchema(r.rateSchema(counter))
-	_, _, mismatched, err := h.Sub(r.First)
-	if err != nil {
+	a := Answer{Notes: r.rateNotes(counter)}
+	if counter {
+		a.SureOfCount = r.Sum != nil
+		a.Doubtful = r.Sum == nil || r.Resets > 0 && !r.oneLayout()
+	}
+	h, notes, ok := r.growth(counter)
+	if a.Notes |= notes; !ok {
 		return a
 	}
-	if mismatched {
-		a.Notes |= MismatchedBounds
-	}
-	if counter && r.Correction != nil {
-		if _, _, _, err := h.Add(r.Correction); err != nil {
-			return a
-		}
-	}
-	h.CounterResetHint = histogram.GaugeType
-	h.Compact(0)
 	e := extrapolation{
 		firstMillis: r.FirstMillis, lastMillis: r.LastMillis, samples: r.Count, first: r.First.Count, result: h.Count, counter: counter,
 	}
@@ -53,8 +46,27 @@ func (r *HistogramRow) rate(f Function, from, to int64) Answer {
 	return a
 }
 
-func (r *HistogramRow) rateNotes(f Function) Notes {
-	if f != Delta {
+// growth is the last histogram less the first one, with what was lost in resets of counters, as a gauge.
+func (r *HistogramRow) growth(counter bool) (h *histogram.FloatHistogram, notes Notes, ok bool) {
+	h = r.Last.CopyToSchema(r.rateSchema(counter))
+	_, _, mismatched, err := h.Sub(r.First)
+	if err != nil {
+		return nil, 0, false
+	}
+	if mismatched {
+		notes = MismatchedBounds
+	}
+	if counter && r.Correction != nil {
+		if _, _, _, err := h.Add(r.Correction); err != nil {
+			return nil, notes, false
+		}
+	}
+	h.CounterResetHint = histogram.GaugeType
+	return h.Compact(0), notes, true
+}
+
+func (r *HistogramRow) rateNotes(counter bool) Notes {
+	if counter {
 		if r.Hints.Has(histogram.GaugeType) {
 			return NotCounter
 		}

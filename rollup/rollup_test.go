@@ -493,15 +493,16 @@ func TestBuckets(t *testing.T) {
 	require.True(t, c.Ended[1])
 }
 
-// Only functions that a summary answers have names.
+// Functions that buckets answer or estimate have names, others don't.
 func TestFunctionNamed(t *testing.T) {
-	for _, f := range functions {
+	for f := rollup.Rate; f <= rollup.PredictLinear; f++ {
+		require.Equal(t, slices.Contains(functions, f), !f.Estimated())
 		named, ok := rollup.FunctionNamed(f.String())
 		require.True(t, ok)
 		require.Equal(t, f, named)
 		require.Contains(t, parser.Functions, f.String())
 	}
-	for _, name := range []string{"irate", "quantile_over_time", "stddev_over_time", ""} {
+	for _, name := range []string{"quantile_over_time", "stddev_over_time", ""} {
 		_, ok := rollup.FunctionNamed(name)
 		require.False(t, ok)
 	}

@@ -72,6 +72,11 @@ var monthBoard = []monthPanel{
 	{query: `rate(month_native_seconds[1h])`, close: true},
 	{query: `sum(increase(month_native_seconds[1d]))`, close: true},
 	{query: `count_over_time(month_native_seconds[1h])`},
+	{query: `histogram_count(month_native_seconds)`},
+	{query: `histogram_sum(month_native_seconds)`},
+	{query: `histogram_count(rate(month_native_seconds[1h]))`, close: true},
+	{query: `histogram_sum(sum(increase(month_native_seconds[1d])))`, close: true},
+	{query: `histogram_count(sum by (job) (rate(month_native_seconds[5m])))`, close: true, step: 30 * time.Minute},
 	{query: `month_edge_level`, reference: `last_over_time(month_edge_level[4m59s999ms])`},
 	{query: `sum_over_time(month_edge_level[1h])`, reference: `sum_over_time(month_edge_level[59m59s999ms])`},
 	{query: `count_over_time(month_edge_level[5m])`, reference: `count_over_time(month_edge_level[4m59s999ms])`, step: 15 * time.Minute},
@@ -79,14 +84,17 @@ var monthBoard = []monthPanel{
 	{query: `avg_over_time(month_edge_ratio[1h])`, reference: `avg_over_time(month_edge_ratio[59m59s999ms])`, close: true},
 }
 
-// monthModern is what 2.42 has another result of: it interpolates linearly within
-// the buckets of native histograms.
+// monthModern is what 2.42 does not have, or has another result of: it interpolates
+// linearly within the buckets of native histograms.
 var monthModern = []monthPanel{
 	{query: `histogram_quantile(0.9, rate(month_native_seconds[1h]))`, close: true},
 	{query: `histogram_quantile(0.5, sum(increase(month_native_seconds[1d])))`, close: true},
 	{query: `histogram_fraction(0, 0.5, rate(month_native_seconds[5m]))`, close: true, step: 15 * time.Minute},
 	{query: `avg_over_time(month_native_seconds[6h])`, close: true},
 	{query: `resets(month_native_seconds[1d])`},
+	{query: `histogram_avg(month_native_seconds)`},
+	{query: `histogram_avg(rate(month_native_seconds[1h]))`, close: true},
+	{query: `histogram_avg(sum(increase(month_native_seconds[6h])))`, close: true},
 }
 
 // monthFacts are single figures over the whole month.
@@ -108,9 +116,9 @@ var monthFacts = []monthPanel{
 type fittedPanel struct {
 	query  string
 	within float64
-	// twoSamples tells that it takes the last two samples, which are a bucket apart
-	// where samples are gone: a restart between them hides all growth.
-	twoSamples bool
+	// resets tells that it takes a restart for a fall, in one sample of a window or in
+	// all that stand for them.
+	resets bool
 	// shift moves the start and with it all points off the bounds of buckets.
 	shift time.Duration
 }
@@ -134,9 +142,17 @@ var monthFitted = []fittedPanel{
 	{query: `max_over_time(month_temperature_celsius[1h])`, within: 0.12, shift: 4*time.Minute + 1*time.Second},
 	// The last samples of buckets: up to an hour old here, and noisy, or five minutes.
 	{query: `month_temperature_celsius`, within: 0.2, shift: 17*time.Minute + 13*time.Second},
-	{query: `irate(month_requests_total{code="200"}[10m])`, within: 0.25, twoSamples: true},
 	{query: `quantile_over_time(0.9, month_temperature_celsius[1h])`, within: 0.1},
-	{query: `histogram_count(rate(month_native_seconds[1h15s]))`, within: 0.1},
+	// One minute of noise in sixty, which is as large as the growth here.
+	{query: `histogram_count(rate(month_native_seconds[1h15s]))`, within: 0.018},
+	// The growth of a bucket of five minutes for that of its last one.
+	{query: `irate(month_requests_total{code="200"}[5m])`, within: 0.2},
+	{query: `idelta(month_requests_total{code="200"}[5m])`, within: 0.2, resets: true},
+	{query: `irate(month_requests_total{code="200"}[5m])`, within: 0.2, shift: 17*time.Minute + 13*time.Second},
+	// The ends of a bucket for all of its samples, and its means.
+	{query: `deriv(month_requests_total{code="200"}[5m])`, within: 0.1, resets: true},
+	{query: `deriv(month_requests_total{code="200"}[1h])`, within: 0.01, resets: true},
+	{query: `predict_linear(month_requests_total{code="200"}[1h], 600)`, within: 0.001, resets: true},
 }
 
 // closeMax is the relative error that the order of additions may make: each of a
@@ -295,7 +311,7 @@ func (c *monthComparison) inexact(p fittedPanel) {
 	// What is near a silence belongs to other buckets than windows, so that one has
 	// it and the other doesn't.
 	known := func(labels map[string]string, at float64) bool {
-		return c.month.steady(labels["instance"], time.UnixMilli(int64(at*1000)), 3*time.Hour, p.twoSamples)
+		return c.month.steady(labels["instance"], time.UnixMilli(int64(at*1000)), 3*time.Hour, p.resets)
 	}
 	worst := 0.0
 	c.matrix(p.query, want, got, func(labels map[string]string, x, y point) bool {
