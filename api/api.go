@@ -129,6 +129,8 @@ type Options struct {
 	StorageStatus func(error) int
 	// Compactor is asked to work; nil if there is none.
 	Compactor Compactor
+	// Outputs are steered; nil if there are none.
+	Outputs Outputs
 	// Deletes makes and cleans deletes; nil if there are none.
 	Deletes Deletes
 	// Queries lists and cancels what the engine runs; nil if it can't.

@@ -375,7 +375,7 @@ func secured(t *testing.T) *fixture {
 		policy, err := access.NewPolicy(access.PolicyOptions{Tokens: tokens, Rules: rules})
 		require.NoError(t, err)
 		o.Guard.Set(policy)
-		o.Compactor = &jobs{}
+		o.Compactor, o.Outputs = &jobs{}, &peers{}
 		o.EnableAdmin, o.EnableLifecycle = true, true
 	})
 }
@@ -408,6 +408,10 @@ func TestEveryEndpointAsksForItsGroup(t *testing.T) {
 		{"GET", "/api/v1/status/queries", "q"},
 		{"GET", "/api/v1/status/compactor", "q"},
 		{"POST", "/api/v1/admin/compactor/run", "a"},
+		{"GET", "/api/v1/status/outputs", "q"},
+		{"POST", "/api/v1/admin/outputs/x/pause", "a"},
+		{"POST", "/api/v1/admin/outputs/x/resume", "a"},
+		{"POST", "/api/v1/admin/outputs/x/rewind?to=now", "a"},
 		{"GET", "/", "q"},
 		{"GET", "/nowhere", "q"},
 		{"GET", "/federate?match[]=up", "f"},

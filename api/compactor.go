@@ -40,6 +40,9 @@ type CompactorRun struct {
 	Expired []ExpiredLevel `json:"expired"`
 	// Trimmed are days of which some series went, because their rules keep less.
 	Trimmed []TrimmedDay `json:"trimmed"`
+	// ForgottenSeries and ForgottenLabelPairs were removed because no data is left of them.
+	ForgottenSeries     uint64 `json:"forgottenSeries"`
+	ForgottenLabelPairs uint64 `json:"forgottenLabelPairs"`
 	// HeldDays is the number of sealed days whose runs a query still holds: their space is
 	// free when it ends.
 	HeldDays int     `json:"heldDays"`

@@ -80,6 +80,12 @@ func (a *API) routes() http.Handler {
 		t.add("/api/v1/admin/compactor/pause", access.Admin, a.admin(a.servePause), http.MethodPost)
 		t.add("/api/v1/admin/compactor/resume", access.Admin, a.admin(a.serveResume), http.MethodPost)
 	}
+	if a.o.Outputs != nil {
+		t.add("/api/v1/status/outputs", access.Metadata, http.HandlerFunc(a.serveOutputs), http.MethodGet)
+		t.add("/api/v1/admin/outputs/{name}/pause", access.Admin, a.admin(a.steerOutput(a.o.Outputs.PauseOutput)), http.MethodPost)
+		t.add("/api/v1/admin/outputs/{name}/resume", access.Admin, a.admin(a.steerOutput(a.o.Outputs.ResumeOutput)), http.MethodPost)
+		t.add("/api/v1/admin/outputs/{name}/rewind", access.Admin, a.admin(a.serveRewind), http.MethodPost)
+	}
 	a.addDeletes(t)
 	t.add("/-/reload", access.Lifecycle, a.lifecycle(a.serveReload), http.MethodPost, http.MethodPut)
 	t.add("/-/quit", access.Lifecycle, a.lifecycle(a.serveQuit), http.MethodPost, http.MethodPut)

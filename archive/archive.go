@@ -65,9 +65,16 @@ type Options struct {
 	// Resolutions are the lengths of the buckets of rollups, ascending, each a multiple of
 	// the one before and of a millisecond, and a part of a day. Default: none.
 	Resolutions []time.Duration
+	// JournalBytesMax and JournalAgeMax bound what the journal keeps for cursors that are behind: a cursor that is further behind
+	// reads from the archive what was trimmed under it. Default 4 GiB and 24 h.
+	JournalBytesMax int64
+	JournalAgeMax   time.Duration
+	// OwedMax is how long samples that a cursor reads from the archive are kept from expiring. Default 7 days.
+	OwedMax time.Duration
 	// Retention says how long samples and buckets are kept. SetRetention changes it. Default: forever.
 	Retention Retention
-	// SeriesMax bounds the number of series ever made, NewSeriesPerMinuteMax the rate. Default: no bound.
+	// SeriesMax bounds the number of series, those without data that are not forgotten yet included, NewSeriesPerMinuteMax the
+	// rate of new ones. Default: no bound.
 	SeriesMax             uint64
 	NewSeriesPerMinuteMax int
 	// LabelCacheBytes and SymbolCacheBytes bound caches of label sets and label pairs. Default 128 MiB and 64 MiB.
@@ -121,6 +128,9 @@ func (o *Options) setDefaults() {
 	// A start reads back what is not in the index as well as what is not in runs.
 	def(&o.IndexFlushInterval, min(5*time.Minute, o.RunAgeMax))
 	def(&o.FutureMax, 10*time.Minute)
+	def(&o.JournalAgeMax, 24*time.Hour)
+	def(&o.OwedMax, 7*24*time.Hour)
+	num(&o.JournalBytesMax, 4<<30)
 	num(&o.RunBytesMax, 1<<30)
 	num(&o.GroupBytesMax, 64<<20)
 	num(&o.LabelCacheBytes, 128<<20)
@@ -173,6 +183,10 @@ type Archive struct {
 	// dropAfter is the first epoch whose readers read nothing that has expired.
 	dropAfter atomic.Uint64
 	trims     trims
+	tails     tails
+	forgets   forgets
+	// leaves counts how often series began to leave. It changes with mu held.
+	leaves atomic.Uint64
 	// rollClocks keeps what rollups share. It never changes, so it needs no snapshot.
 	rollClocks *rollClockCache
 	// sealLimits are the default ones, except in tests; stepped is a test's, told of
@@ -194,10 +208,16 @@ type Archive struct {
 	segment      uint32 // number of the journal segment
 	segmentBytes int    // bytes of it, 0 before its first record
 	segmentAt    time.Time
-	edges        []format.Sequence // first records of segments that may still be in the journal
-	carried      []*carriedRecords
-	settling     []movedPage // durable, but perhaps not on disk for every reader
-	durable      format.Sequence
+	// segmentBytesMax is the constant, except in tests.
+	segmentBytesMax int
+	edges           []format.Sequence // first records of segments that may still be in the journal
+	carried         []*carriedRecords
+	settling        []movedPage // durable, but perhaps not on disk for every reader
+	durable         format.Sequence
+	found           format.Sequence     // the last record that the start-up found
+	stamp           format.JournalStamp // of the last record that is durable
+	writing         *group              // the group that the leader writes
+	newEdges        []journalEdge       // segments that began since the journal was last trimmed
 
 	out           rocks.Batch  // the leader's, kept for its memory
 	commitStarted atomic.Int64 // Unix ns, 0 while no commit runs
@@ -252,8 +272,9 @@ func Open(dir string, o Options) (*Archive, error) {
 	a := &Archive{
 		o: o, dir: dir, db: db, ack: ack, views: newViews(),
 		disk:    diskFloor{dir: dir, bytesMin: o.DiskFloorBytes, shareMin: o.DiskFloorShare, free: freeBytes},
-		started: make(chan struct{}), stop: make(chan struct{}), orders: newSortOrders(), sealLimits: defaultSealLimits,
+		started: make(chan struct{}), stop: make(chan struct{}), orders: newSortOrders(), sealLimits: defaultSealLimits, segmentBytesMax: segmentBytesMax,
 	}
+	a.forgets.start()
 	a.cat = newCatalogue(db, func() int64 { return o.Now().UnixMilli() }, &a.o)
 	a.index = newIndex(db, a.cat)
 	a.live = newOpenRuns(a.cat)
@@ -383,6 +404,10 @@ func (a *Archive) load() (last format.Sequence, err error) {
 	if last, err = a.lastRecord(); err != nil {
 		return 0, err
 	}
+	a.found = last
+	if err := a.tails.load(a); err != nil {
+		return 0, err
+	}
 	// What lies before the journal's first record is in runs.
 	trimmed, _, err := a.meta(format.MetaJournal)
 	if err != nil {
@@ -437,15 +462,33 @@ func (a *Archive) initialise() error {
 	return a.db.Write(&b, true)
 }
 
-// lastRecord is the sequence of the last record in the journal, 0 without one.
-func (a *Archive) lastRecord() (format.Sequence, error) {
+// lastRecord is the sequence of the last record in the journal, 0 without one. It sets the stamp that the next record
+// counts on from: that of the record, or the one that was noted when the journal was trimmed, if that is later.
+func (a *Archive) lastRecord() (seq format.Sequence, err error) {
+	noted, ok, err := a.db.Get(family(format.FamilyMeta), []byte(format.MetaStamp), nil)
+	if err != nil {
+		return 0, err
+	}
+	if ok {
+		if a.stamp, err = format.ParseStamp(noted); err != nil {
+			return 0, err
+		}
+	}
 	it := a.db.NewIterator(family(format.FamilyJournal), rocks.IterOptions{})
 	defer it.Close()
-	if it.SeekToLast(); it.Valid() {
-		seq, err := format.ParseUint64(it.Key())
-		return format.Sequence(seq), err
+	it.SeekToLast()
+	if !it.Valid() {
+		return 0, it.Err()
 	}
-	return 0, it.Err()
+	stamp, err := format.RecordStamp(it.Value())
+	if err != nil {
+		return 0, err
+	}
+	if stamp.Bytes > a.stamp.Bytes {
+		a.stamp = stamp
+	}
+	last, err := format.ParseUint64(it.Key())
+	return format.Sequence(last), err
 }
 
 // Started returns a channel that is closed when the journal is read back and

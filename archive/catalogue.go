@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
+	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -29,8 +31,13 @@ type catalogue struct {
 	limit seriesLimit
 
 	pairs  *genCache[format.PairID, pairText]
-	ids    *genCache[string, format.PairID] // by text key
 	labels *genCache[format.Ref, labels.Labels]
+	// ids are pairs by text key. The cache is replaced when pairs go: whoever has the old one may
+	// put one that is gone into that, but nobody asks it any more.
+	ids atomic.Pointer[genCache[string, format.PairID]]
+
+	// leaving are series without data that are about to be forgotten (forget.go).
+	leaving leavingSeries
 
 	// mu serialises the making of series and guards everything below. It is taken
 	// before nothing and after nothing: no other lock is held with it but the caches'.
@@ -41,7 +48,12 @@ type catalogue struct {
 	groups    map[groupKey]*openGroup
 	fresh     *newRecords
 	created   uint64
+	forgotten uint64
 	before    uint64 // about how many series there were at the start
+	// departed are the labels of series that were forgotten lately, for writers that looked them up before.
+	departed map[format.Ref]labels.Labels
+	// used are pairs that series made since a sweep began carry; nil if there is no sweep.
+	used *roaring.Bitmap
 
 	// recentMu guards what is known but not yet durable. Nested inside mu.
 	recentMu    sync.RWMutex
@@ -83,18 +95,31 @@ const (
 )
 
 func newCatalogue(db *rocks.DB, now func() int64, o *Options) *catalogue {
-	return &catalogue{
+	c := &catalogue{
 		db: db, keys: newKeyTable(), now: now,
 		limit:       seriesLimit{totalMax: o.SeriesMax, perMinuteMax: o.NewSeriesPerMinuteMax},
 		pairs:       newGenCache[format.PairID](o.SymbolCacheBytes/2, func(p pairText) int { return len(p.name) + len(p.value) + 96 }),
-		ids:         newGenCache[string](o.SymbolCacheBytes/2, func(format.PairID) int { return 128 }),
 		labels:      newGenCache[format.Ref](o.LabelCacheBytes, func(l labels.Labels) int { return int(l.ByteSize()) + 64 }),
 		groups:      map[groupKey]*openGroup{},
 		fresh:       &newRecords{},
 		recent:      map[format.Ref]recentSeries{},
 		recentPairs: map[format.PairID]pairText{},
 		recentIDs:   map[string]format.PairID{},
+		departed:    map[format.Ref]labels.Labels{},
 	}
+	c.forgetIDs(o.SymbolCacheBytes / 2)
+	return c
+}
+
+// forgetIDs begins an empty cache of pairs by text. Called with mu held, or before others see the catalogue.
+func (c *catalogue) forgetIDs(bytesMax int) {
+	c.ids.Store(newGenCache[string](bytesMax, func(format.PairID) int { return 128 }))
+}
+
+// total is about how many series there are. Called with mu held.
+func (c *catalogue) total() uint64 {
+	all := c.before + c.created
+	return all - min(all, c.forgotten)
 }
 
 // load reads the counters and the seed of an existing archive.
@@ -146,7 +171,7 @@ func (c *catalogue) resolve(ctx context.Context, unknown []arrival.Unknown) erro
 			u.Ref = c.keys.get(own[i])
 		}
 		if u.Ref == 0 {
-			if !c.limit.allow(c.now(), c.before+c.created) {
+			if !c.limit.allow(c.now(), c.total()) {
 				u.Refused = arrival.ReasonSeriesLimit
 				continue
 			}
@@ -195,6 +220,7 @@ func (c *catalogue) lookup(unknown []arrival.Unknown, own []arrival.Key, missing
 		if !labels.Equal(sets[k], unknown[i].Labels) {
 			return fmt.Errorf("%w: lookup names series %d for labels of another series; run `varve check data`", format.ErrCorrupt, found[k])
 		}
+		c.leaving.stay(found[k])
 		if c.keys.get(own[i]) == 0 {
 			c.keys.put(own[i], found[k])
 		}
@@ -248,6 +274,11 @@ func (c *catalogue) create(u *arrival.Unknown, own arrival.Key) error {
 	c.labels.put(ref, ls)
 	c.keys.put(own, ref)
 	c.created++
+	if c.used != nil {
+		for _, id := range rec.Pairs {
+			c.used.Add(uint32(id))
+		}
+	}
 	u.Ref = ref
 	return nil
 }
@@ -273,15 +304,16 @@ func (c *catalogue) pair(name, value string) (format.PairID, error) {
 	c.recentPairs[id] = p
 	c.recentIDs[string(key)] = id
 	c.recentMu.Unlock()
-	c.ids.put(string(key), id)
+	c.ids.Load().put(string(key), id)
 	c.pairs.put(id, p)
 	return id, nil
 }
 
-// findPair returns the id of a label pair, zero when no series ever had it.
+// findPair returns the id of a label pair, zero when no series has it.
 func (c *catalogue) findPair(name, value string) (format.PairID, error) {
 	key := format.AppendTextKey(make([]byte, 0, 64), name, value)
-	if id, ok := c.ids.get(string(key)); ok {
+	ids := c.ids.Load()
+	if id, ok := ids.get(string(key)); ok {
 		return id, nil
 	}
 	// A pair leaves recent after it has become durable, so this order misses none.
@@ -301,7 +333,7 @@ func (c *catalogue) findPair(name, value string) (format.PairID, error) {
 	if id, err = format.ParsePairID(v); err != nil {
 		return 0, fmt.Errorf("label pair %s=%q: %w", name, value, err)
 	}
-	c.ids.put(string(key), id)
+	ids.put(string(key), id)
 	return id, nil
 }
 

@@ -10,6 +10,10 @@ import (
 	"varve/rocks"
 )
 
+// errNoRecord is the error of asking for a series that is not there. Of one that a writer has looked up it means
+// that it was forgotten since.
+var errNoRecord = fmt.Errorf("%w: the series has no record; run `varve check data`", format.ErrCorrupt)
+
 // record returns the record of a series.
 func (c *catalogue) record(ref format.Ref) (format.Series, error) {
 	c.recentMu.RLock()
@@ -23,7 +27,7 @@ func (c *catalogue) record(ref format.Ref) (format.Series, error) {
 		return format.Series{}, fmt.Errorf("read series %d: %w", ref, err)
 	}
 	if !ok {
-		return format.Series{}, fmt.Errorf("%w: series %d has no record; run `varve check data`", format.ErrCorrupt, ref)
+		return format.Series{}, fmt.Errorf("series %d: %w", ref, errNoRecord)
 	}
 	var s format.Series
 	if err := s.Parse(v); err != nil {
@@ -143,6 +147,13 @@ func (c *catalogue) loadLabels(refs []format.Ref, at []int, out []labels.Labels)
 
 // pairTexts returns the texts of all pairs that the records name.
 func (c *catalogue) pairTexts(recs []format.Series) (map[format.PairID]pairText, error) {
+	return c.textsOf(recs, func(id format.PairID) error {
+		return fmt.Errorf("%w: label pair %d has no text; run `varve check data`", format.ErrCorrupt, id)
+	})
+}
+
+// textsOf is pairTexts, and asks lost about pairs without a text: their text is empty if it returns nil.
+func (c *catalogue) textsOf(recs []format.Series, lost func(format.PairID) error) (map[format.PairID]pairText, error) {
 	texts := make(map[format.PairID]pairText, len(recs))
 	var missing []format.PairID
 	for i := range recs {
@@ -163,9 +174,12 @@ func (c *catalogue) pairTexts(recs []format.Series) (map[format.PairID]pairText,
 	}
 	err := c.db.MultiGet(family(format.FamilySymbols), keys, func(i int, value []byte, ok bool) error {
 		id := missing[i]
-		p, err := c.parsePair(id, value, ok)
+		p, found, err := c.parsePair(id, value, ok)
 		if err != nil {
 			return err
+		}
+		if !found {
+			return lost(id)
 		}
 		texts[id] = p
 		c.pairs.put(id, p)
@@ -177,28 +191,24 @@ func (c *catalogue) pairTexts(recs []format.Series) (map[format.PairID]pairText,
 	return texts, nil
 }
 
-func (c *catalogue) parsePair(id format.PairID, value []byte, ok bool) (pairText, error) {
+// parsePair reads the text of a pair from its record, or finds it otherwise if there was none a moment ago.
+func (c *catalogue) parsePair(id format.PairID, value []byte, ok bool) (p pairText, found bool, err error) {
 	if !ok {
 		c.recentMu.RLock()
 		p, recent := c.recentPairs[id]
 		c.recentMu.RUnlock()
 		if recent {
-			return p, nil
+			return p, true, nil
 		}
-		v, found, err := c.db.Get(family(format.FamilySymbols), format.AppendPairKey(nil, id), nil)
-		if err != nil {
-			return pairText{}, err
+		if value, ok, err = c.db.Get(family(format.FamilySymbols), format.AppendPairKey(nil, id), nil); err != nil || !ok {
+			return pairText{}, false, err
 		}
-		if !found {
-			return pairText{}, fmt.Errorf("%w: label pair %d has no text; run `varve check data`", format.ErrCorrupt, id)
-		}
-		value = v
 	}
 	name, val, err := format.ParsePair(value)
 	if err != nil {
-		return pairText{}, fmt.Errorf("label pair %d: %w", id, err)
+		return pairText{}, false, fmt.Errorf("label pair %d: %w", id, err)
 	}
-	return pairText{name: string(name), value: string(val)}, nil
+	return pairText{name: string(name), value: string(val)}, true, nil
 }
 
 // values calls each for the pairs of a label name whose value begins with

@@ -51,12 +51,12 @@ func Check(dir string, report func(Fault)) (CheckReport, error) {
 		db: db, report: report, series: roaring.New(),
 		metrics: map[format.Ref]format.PairID{}, pairs: map[format.PairID]bool{},
 		active: map[format.Day]*roaring.Bitmap{}, data: map[format.Day]*roaring.Bitmap{}, journal: map[format.Day]*roaring.Bitmap{},
-		gone: map[format.Day]*roaring.Bitmap{}, marks: map[string]uint64{}, seen: map[format.Ref]format.Day{},
+		gone: map[format.Day]*roaring.Bitmap{}, marks: map[string]uint64{}, cursors: map[string]format.Cursor{}, seen: map[format.Ref]format.Day{},
 		rolls: map[rollKey]format.RollRecord{}, days: map[format.Day]format.DayRecord{}, sealed: map[format.Day]format.DayRecord{}, clockCache: newClockCache(64 << 20), rollClocks: newRollClockCache(64 << 20),
 	}
 	err = errors.Join(
 		c.meta(filepath.Join(dir, ackName)), c.symbols(), c.seriesRecords(), c.lookups(),
-		c.journalRecords(), c.runs(), c.clocks(), c.bundles(), c.expired(), c.actives(), c.postings(), c.exemplars(), c.metadata(), c.tombstones(), c.rollups(), c.dirty(), db.Close(),
+		c.journalRecords(), c.runs(), c.clocks(), c.bundles(), c.expired(), c.actives(), c.postings(), c.exemplars(), c.metadata(), c.tombstones(), c.rollups(), c.dirty(), c.gaps(), db.Close(),
 	)
 	if err != nil {
 		return c.n, fmt.Errorf("check %s: %w", dir, err)
@@ -71,6 +71,7 @@ type checker struct {
 	n      CheckReport
 
 	marks   map[string]uint64
+	cursors map[string]format.Cursor
 	ack     uint64
 	pairs   map[format.PairID]bool
 	series  *roaring.Bitmap
@@ -130,6 +131,9 @@ func (c *checker) meta(ackPath string) error {
 		}
 		if bytes.HasPrefix(key, []byte(format.MetaRollPrefix)) {
 			return c.rollRecord(key, value)
+		}
+		if known, err := c.placeRecord(key, value); known {
+			return err
 		}
 		v, err := format.ParseUint64(value)
 		c.marks[string(key)] = v
@@ -274,7 +278,7 @@ func (c *checker) journalRecords() error {
 		}
 		last = seq
 		if seq < c.marks[format.MetaJournal] {
-			return nil
+			return c.keptRecord(&j, seq, value)
 		}
 		if err := j.Open(format.Sequence(seq), value); err != nil {
 			return err
@@ -459,6 +463,9 @@ func (c *checker) postings() error {
 		}
 		if count[m] == nil {
 			count[m] = map[uint32]int{}
+		}
+		if unknown := roaring.AndNot(set, c.series); !unknown.IsEmpty() {
+			return fmt.Errorf("names series %d, which does not exist", unknown.Minimum())
 		}
 		for _, ref := range set.ToArray() {
 			// Of the month that was cut in two nobody knows who was active before.

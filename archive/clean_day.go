@@ -3,7 +3,6 @@ package archive
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -61,6 +60,9 @@ func (c *cleaner) day(day format.Day) error {
 		return c.clean(day, stones, nil)
 	}
 	// The samples of the day have expired.
+	if err := c.retractExpired(day, stones); err != nil {
+		return err
+	}
 	for _, s := range stones {
 		s.record.CleanedBefore = day + 1
 	}
@@ -404,42 +406,6 @@ func (d *dayCleaner) exemplarsOf(it *rocks.Iterator, metric format.PairID, ref f
 		}
 	}
 	return it.Err()
-}
-
-// retract takes the series without samples left on the day out of the index.
-func (d *dayCleaner) retract() error {
-	v, err := d.a.storedView(d.day.StartMillis(), d.day.EndMillis()-1)
-	if err != nil {
-		return err
-	}
-	defer v.Close()
-	v.masks = nil // What other deletes hide is still there.
-	v.bytesMax = math.MaxInt64
-	for _, m := range d.metrics {
-		for refs := range slices.Chunk(m.refs, lookBatch) {
-			left := make([]samples, len(refs))
-			for i, ref := range refs {
-				left[i].ref, left[i].metric = ref, m.metric
-			}
-			taken, err := v.fill(d.c.ctx, left, v.mint, v.maxt)
-			v.forgetLoaded()
-			v.bytes.Add(-int64(taken))
-			if err != nil {
-				return err
-			}
-			gone := refs[:0:0]
-			for i := range left {
-				if len(left[i].disk) == 0 && (d.ended == nil || d.ended.Contains(uint32(left[i].ref))) {
-					gone = append(gone, left[i].ref)
-				}
-			}
-			if err := d.a.retract(v, d.day, gone); err != nil {
-				return err
-			}
-			d.a.step("retracted")
-		}
-	}
-	return nil
 }
 
 // writeDue writes the batch if it is large or has gathered for long.

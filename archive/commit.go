@@ -23,6 +23,7 @@ type group struct {
 	moved    []movedPage
 	joined   int
 	samples  int
+	stamp    format.JournalStamp // of the record
 	// last is called, with the archive's lock held, when nothing can join the group any more.
 	last []func()
 
@@ -126,14 +127,16 @@ func (a *Archive) commit() {
 	for _, f := range g.last {
 		f()
 	}
-	if n := len(g.record); n > 0 {
-		g.record = format.EndJournal(g.record, g.sequence)
-		if a.segmentBytes += n; a.segmentBytes > segmentBytesMax || a.o.Now().Sub(a.segmentAt) > segmentAgeMax {
+	if len(g.record) > 0 {
+		a.endRecord(g)
+		n := len(g.record)
+		if a.segmentBytes += n; a.segmentBytes > a.segmentBytesMax || a.o.Now().Sub(a.segmentAt) > segmentAgeMax {
 			a.endSegment()
 		}
 	}
 	carried := a.carried
 	a.carried = nil
+	a.writing = g
 	a.mu.Unlock()
 
 	fresh := a.cat.take()
@@ -144,6 +147,7 @@ func (a *Archive) commit() {
 	a.m.commitSeconds.Observe(a.o.Now().Sub(started).Seconds())
 
 	a.mu.Lock()
+	a.writing = nil
 	if err != nil {
 		a.failed(g, carried, fresh, err)
 	} else {
@@ -157,6 +161,19 @@ func (a *Archive) commit() {
 		a.committing = false
 	}
 	a.mu.Unlock()
+}
+
+// endRecord ends the group's journal record, and notes the edge if it begins a segment. Called with the archive's lock held.
+func (a *Archive) endRecord(g *group) {
+	g.stamp = a.stamp
+	g.stamp.ArrivedMillis = a.o.Now().UnixMilli()
+	if format.BeginsSegment(g.record) {
+		name := format.AppendUint64([]byte(format.MetaEdgePrefix), uint64(g.sequence))
+		g.batch.Put(family(format.FamilyMeta), name, format.AppendStamp(nil, g.stamp))
+	}
+	g.stamp.Samples += uint64(g.samples)
+	g.stamp.Bytes += uint64(len(g.record) + format.JournalTrailer)
+	g.record = format.EndJournal(g.record, g.sequence, g.stamp)
 }
 
 // carriedRecords are what a failed commit leaves to the next one.
@@ -206,6 +223,12 @@ func (a *Archive) writeGroup(g *group, carried []*carriedRecords, fresh *newReco
 func (a *Archive) committed(g *group, fresh *newRecords, carried []*carriedRecords) {
 	if len(g.record) > 0 {
 		a.durable = g.sequence
+		if format.BeginsSegment(g.record) {
+			before := a.stamp
+			before.ArrivedMillis = g.stamp.ArrivedMillis
+			a.newEdges = append(a.newEdges, journalEdge{g.sequence, before})
+		}
+		a.stamp = g.stamp
 	}
 	if fresh != nil {
 		a.cat.settle(fresh)

@@ -97,6 +97,8 @@ type DayStatus struct {
 	// Rolled tells that the day was rolled up at all resolutions in use, Dirty that series of it
 	// wait to be rolled up anew.
 	Rolled, Dirty bool
+	// Owed says which output still waits for samples of the day, empty if none does.
+	Owed string
 	// Cut is when a run was last written, as far as this process knows; else zero.
 	Cut time.Time
 	// Samples, Bundles and Bytes count what is sealed.
@@ -149,7 +151,7 @@ func (a *Archive) Days() ([]DayStatus, error) {
 	}
 	out := make([]DayStatus, 0, len(found))
 	for _, d := range slices.Sorted(maps.Keys(found)) {
-		found[d].Held = a.deletes.holds(d)
+		found[d].Held, found[d].Owed = a.deletes.holds(d), a.owes(d)
 		found[d].Rolled, found[d].Dirty = a.rolls.isRolled(d), a.rolls.isDirty(d)
 		out = append(out, *found[d])
 	}

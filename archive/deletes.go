@@ -314,7 +314,7 @@ func (v *view) matching(ctx context.Context, ms []*labels.Matcher) (*roaring.Bit
 	if err != nil {
 		return nil, err
 	}
-	first, last := format.DayOf(v.mint), format.DayOf(v.maxt)
+	first, last := v.storedFirst(), format.DayOf(v.maxt)
 	months, err := v.index().monthsIn(first.Month(), last.Month())
 	if err != nil {
 		return nil, err
@@ -347,9 +347,15 @@ func (v *view) matching(ctx context.Context, ms []*labels.Matcher) (*roaring.Bit
 	return out, nil
 }
 
+// storedFirst is the first day of the view that has not expired for all series: of those before it nothing may be left but what waits to
+// be dropped, and series that were forgotten.
+func (v *view) storedFirst() format.Day {
+	return max(format.DayOf(v.mint), v.kept.floors.Series)
+}
+
 // activeDays returns the days of the view on which one of the series has samples.
 func (v *view) activeDays(refs *roaring.Bitmap) (days []format.DayRange, err error) {
-	first, last := format.DayOf(v.mint), format.DayOf(v.maxt)
+	first, last := v.storedFirst(), format.DayOf(v.maxt)
 	months, err := v.index().monthsIn(first.Month(), last.Month())
 	if err != nil {
 		return nil, err

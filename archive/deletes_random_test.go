@@ -183,6 +183,8 @@ func deletesAtRandom(t *testing.T, seed uint64) {
 	testkit.SealAll(t, w.a)
 	w.check("sealed")
 	require.Empty(t, w.a.LiveDeletes())
+	w.forgetAll(w.h.visible())
+	w.check("forgotten")
 	require.NoError(t, w.a.Close())
 	testkit.Check(t, w.dir)
 }
@@ -199,6 +201,7 @@ func open(t testing.TB, dir string, o archive.Options) *archive.Archive {
 func (w *deleteWorld) use(a *archive.Archive) {
 	w.a = a
 	a.SmallSeals()
+	a.ForgetEasily()
 	a.OnStep(w.step)
 }
 
@@ -451,7 +454,9 @@ func (w *deleteWorld) actInside() {
 }
 
 func (w *deleteWorld) act() {
-	switch k := w.r.IntN(30); {
+	switch k := w.r.IntN(33); {
+	case k >= 30:
+		w.forget()
 	case k < 12:
 		w.actInside()
 	case k < 16:

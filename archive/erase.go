@@ -152,7 +152,8 @@ func (c *cleaner) eraseHidden(day format.Day) error {
 		if err := e.erase(day, resolution, c.a.withoutRaw(day, m.refsOn(day)), spans); err != nil {
 			return err
 		}
-		if err := e.erase(day-1, resolution, c.a.withoutRaw(day-1, starts), spans); err != nil {
+		// The last bucket of the day before can't be made anew without the samples of either.
+		if err := e.erase(day-1, resolution, roaring.Or(c.a.withoutRaw(day-1, starts), c.a.withoutRaw(day, starts)), spans); err != nil {
 			return err
 		}
 	}

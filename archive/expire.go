@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -46,7 +47,9 @@ func (d *DayStatus) Needed(rolled bool) string {
 		return "a delete holds the day"
 	case d.Folding:
 		return "the day is being sealed"
-	case !rolled:
+	case d.Owed != "":
+		return d.Owed
+	case !rolled || faultRawFirst:
 		return ""
 	case d.Runs:
 		return "samples wait to be sealed"
@@ -87,12 +90,17 @@ func (a *Archive) expire(floors []format.Day) (r ExpireReport, err error) {
 	if len(floors) != len(a.rolls.resolutions)+1 {
 		return r, fmt.Errorf("%d floors for %d levels", len(floors), len(a.rolls.resolutions)+1)
 	}
+	old := a.kept.floors.Load()
+	next := a.raised(old, floors)
+	if next.Of(0) > old.Of(0) {
+		if err := a.cutUntil(next.Of(0).StartMillis()); err != nil {
+			return r, err
+		}
+	}
 	days, err := a.Days()
 	if err != nil {
 		return r, err
 	}
-	old := a.kept.floors.Load()
-	next := a.raised(old, floors)
 	for i := range days {
 		d := &days[i]
 		if d.Day >= next.Of(0) {
@@ -126,8 +134,28 @@ func (a *Archive) expire(floors []format.Day) (r ExpireReport, err error) {
 	a.kept.floors.Store(next)
 	a.dropAfter.Store(a.views.advance())
 	a.forgetExpired(next)
+	a.forgets.changed.Store(true)
 	a.step("expired")
 	return r, nil
+}
+
+// cutUntil brings samples in memory that lie before a time to runs, so that those of days that are about to expire are seen
+// to wait for their roll-up. What arrives from now on so late is refused.
+func (a *Archive) cutUntil(before int64) error {
+	a.upkeep.mu.Lock()
+	defer a.upkeep.mu.Unlock()
+	var due []*page
+	a.live.each(func(p *page) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for slot := range p.slots {
+			if p.sampled(uint8(slot), latest, math.MinInt64, before-1) {
+				due = append(due, p)
+				return
+			}
+		}
+	})
+	return a.cutPages(due)
 }
 
 // raised returns the floors of which none is lower than before.

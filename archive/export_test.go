@@ -39,3 +39,26 @@ func (a *Archive) HotKeys() (keys [][]byte) {
 
 // Closing tells whether Close was called.
 func (a *Archive) Closing() bool { return a.closing.Load() }
+
+// SmallSegments makes segments of the journal end after so many bytes.
+func (a *Archive) SmallSegments(bytes int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.segmentBytesMax = bytes
+}
+
+// JournalRecords counts the records of the journal that are kept, by the watermark.
+func (a *Archive) JournalRecords() (n int) {
+	a.tails.mu.Lock()
+	kept := a.tails.kept
+	a.tails.mu.Unlock()
+	it := a.db.NewIterator(family(format.FamilyJournal), rocks.IterOptions{Lower: format.AppendUint64(nil, uint64(kept))})
+	defer it.Close()
+	for it.SeekToFirst(); it.Valid(); it.Next() {
+		n++
+	}
+	return n
+}
+
+// Waiting tells whether a Read waits for something to arrive.
+func (c *Cursor) Waiting() bool { return c.waits.Load() }

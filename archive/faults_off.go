@@ -8,4 +8,5 @@ const (
 	faultAckEarly   = false
 	faultNoSync     = false
 	faultIndexApart = false
+	faultRawFirst   = false
 )

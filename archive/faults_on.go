@@ -10,4 +10,5 @@ var (
 	faultAckEarly   = os.Getenv("VARVE_FAULT") == "ack-before-commit"
 	faultNoSync     = os.Getenv("VARVE_FAULT") == "no-sync-power-cut"
 	faultIndexApart = os.Getenv("VARVE_FAULT") == "index-apart"
+	faultRawFirst   = os.Getenv("VARVE_FAULT") == "raw-before-rollup"
 )

@@ -28,8 +28,10 @@ type keySlots struct {
 }
 
 type keySlot struct {
-	lo    uint64
-	hiRef uint64 // upper 32 bits of the key's Hi, then the ref; zero is an empty slot
+	lo uint64
+	// hiRef is the upper 32 bits of the key's Hi, then the ref. Zero is an empty slot, a ref of zero one whose series was forgotten:
+	// it stays in the way, so that what lies behind it is found.
+	hiRef uint64
 }
 
 // keyTableMin is the number of slots of an empty table: 64 KiB.
@@ -74,10 +76,12 @@ func (t *keyTable) put(k arrival.Key, ref format.Ref) {
 
 func (s *keySlots) put(e keySlot) {
 	p := e.lo & s.mask
-	for s.slots[p].hiRef != 0 {
+	for s.slots[p].hiRef != 0 && (s.slots[p].lo != e.lo || s.slots[p].hiRef>>32 != e.hiRef>>32) {
 		p = (p + 1) & s.mask
 	}
-	s.slots[p].lo = e.lo
+	if s.slots[p].hiRef == 0 {
+		s.slots[p].lo = e.lo
+	}
 	atomic.StoreUint64(&s.slots[p].hiRef, e.hiRef)
 }
 
@@ -88,7 +92,7 @@ func (t *keyTable) rebuild(n int, keep func(format.Ref) bool) *keySlots {
 	t.used = 0
 	for i := range old.slots {
 		e := old.slots[i]
-		if e.hiRef != 0 && (keep == nil || keep(format.Ref(uint32(e.hiRef)))) {
+		if uint32(e.hiRef) != 0 && (keep == nil || keep(format.Ref(uint32(e.hiRef)))) {
 			s.put(e)
 			t.used++
 		}
@@ -101,7 +105,7 @@ func (t *keyTable) rebuild(n int, keep func(format.Ref) bool) *keySlots {
 func (t *keyTable) shrink(keep func(format.Ref) bool) {
 	kept := 0
 	for _, e := range t.slots.Load().slots {
-		if e.hiRef != 0 && keep(format.Ref(uint32(e.hiRef))) {
+		if uint32(e.hiRef) != 0 && keep(format.Ref(uint32(e.hiRef))) {
 			kept++
 		}
 	}
@@ -110,6 +114,27 @@ func (t *keyTable) shrink(keep func(format.Ref) bool) {
 		n *= 2
 	}
 	t.rebuild(n, keep)
+}
+
+// forget makes all keys of the series unknown. Callers serialise.
+func (t *keyTable) forget(gone func(format.Ref) bool) {
+	slots := t.slots.Load().slots
+	empty := false
+	for i := range slots {
+		s := &slots[i]
+		ref := uint32(s.hiRef)
+		if ref == 0 || !gone(format.Ref(ref)) {
+			continue
+		}
+		if s.hiRef>>32 == 0 {
+			empty = true // One in four thousand million: its slot would be an empty one.
+			continue
+		}
+		atomic.StoreUint64(&s.hiRef, s.hiRef>>32<<32)
+	}
+	if empty {
+		t.rebuild(len(slots), func(ref format.Ref) bool { return !gone(ref) })
+	}
 }
 
 // bytes is the memory that the table takes.

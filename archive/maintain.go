@@ -25,6 +25,7 @@ type upkeep struct {
 	marked       time.Time // when the watermarks were last written
 	cutMark      format.Sequence
 	indexMark    format.Sequence
+	keptMark     format.Sequence
 	journalMark  atomic.Uint64
 	dropped      int // slots of pages that were dropped since the table of keys was cleaned
 	lastReason   string
@@ -266,14 +267,20 @@ func (a *Archive) writeWatermarks(all bool) error {
 	u.marked = now
 	cut := max(a.firstUncut(), u.cutMark)
 	covered := min(cut, u.indexMark)
-	if all {
+	if all || a.cat.leaving.some.Load() {
+		// Without arrivals nothing else moves the journal on, for which series that leave wait.
 		a.endCovered(covered)
 	}
 	journal := max(a.edgeBefore(covered), format.Sequence(u.journalMark.Load()))
-	if cut == u.cutMark && uint64(journal) == u.journalMark.Load() {
+	kept, err := a.keepJournal(journal)
+	if err != nil {
+		return err
+	}
+	if cut == u.cutMark && uint64(journal) == u.journalMark.Load() && kept == u.keptMark {
 		return nil
 	}
 	var b rocks.Batch
+	a.trimJournal(&b, kept)
 	b.Put(family(format.FamilyMeta), []byte(format.MetaCut), format.AppendUint64(nil, uint64(cut)))
 	if journal > 0 {
 		b.Put(family(format.FamilyMeta), []byte(format.MetaJournal), format.AppendUint64(nil, uint64(journal)))
@@ -281,12 +288,12 @@ func (a *Archive) writeWatermarks(all bool) error {
 	if err := a.writeBatch(&b); err != nil {
 		return fmt.Errorf("write watermarks: %w", err)
 	}
-	u.cutMark = cut
+	u.cutMark, u.keptMark = cut, kept
 	u.journalMark.Store(uint64(journal))
-	if journal == 0 {
+	if kept == 0 {
 		return nil
 	}
-	return a.db.DeleteFilesInRange(family(format.FamilyJournal), nil, format.AppendUint64(nil, uint64(journal)))
+	return a.db.DeleteFilesInRange(family(format.FamilyJournal), nil, format.AppendUint64(nil, uint64(kept)))
 }
 
 // endCovered ends the journal's segment if all of the journal lies before the mark, so

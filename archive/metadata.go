@@ -40,6 +40,34 @@ func (s *metadataStore) set(b *rocks.Batch, metricFamily string, m metadata.Meta
 	return true
 }
 
+// forget removes what is known of a metric family, unless some of it is younger than before (Unix ms), and returns the
+// number of records.
+func (s *metadataStore) forget(metricFamily string, before int64, write func(*rocks.Batch) error) (uint64, error) {
+	lower := format.AppendMetadataKey(nil, metricFamily, 0)
+	lower = lower[:len(lower)-8]
+	it := s.db.NewIterator(family(format.FamilyMetadata), rocks.IterOptions{Lower: lower, Upper: format.PrefixEnd(lower)})
+	defer it.Close()
+	var b rocks.Batch
+	for it.SeekToFirst(); it.Valid(); it.Next() {
+		_, since, err := format.ParseMetadataKey(it.Key())
+		if err != nil {
+			return 0, err
+		}
+		if since > before {
+			return 0, nil
+		}
+		b.Delete(family(format.FamilyMetadata), it.Key())
+	}
+	if err := it.Err(); err != nil {
+		return 0, fmt.Errorf("read metadata: %w", err)
+	}
+	s.mu.Lock()
+	delete(s.latest, metricFamily)
+	s.mu.Unlock()
+	n := uint64(b.Len())
+	return n, write(&b)
+}
+
 // load reads the latest metadata of all families.
 func (s *metadataStore) load() error {
 	it := s.db.NewIterator(family(format.FamilyMetadata), rocks.IterOptions{})

@@ -26,6 +26,23 @@ type metrics struct {
 	clean                          cleanMetrics
 	roll                           rollMetrics
 	expire                         expireMetrics
+	forget                         forgetMetrics
+}
+
+// forgetMetrics count what was forgotten.
+type forgetMetrics struct {
+	series, pairs, bytes, failures, seconds prometheus.Counter
+}
+
+// forgot counts what a Forget has removed.
+func (m *metrics) forgot(r *ForgetReport, err error) {
+	m.forget.series.Add(float64(r.Series))
+	m.forget.pairs.Add(float64(r.Pairs))
+	m.forget.bytes.Add(float64(r.Bytes))
+	m.forget.seconds.Add(r.Took.Seconds())
+	if err != nil {
+		m.forget.failures.Inc()
+	}
 }
 
 // expireMetrics count what expired.
@@ -179,6 +196,13 @@ func newMetrics(a *Archive) *metrics {
 			bytes:    counter("expired_bytes_total", "Bytes, before compression, of samples and buckets that expired."),
 			failures: counter("expire_failures_total", "Times that an error kept something from expiring."),
 		},
+		forget: forgetMetrics{
+			series:   counter("forgotten_series_total", "Series that were removed because no data is left of them."),
+			pairs:    counter("forgotten_label_pairs_total", "Label pairs that were removed because no series carries them."),
+			bytes:    counter("forgotten_bytes_total", "Bytes, before compression, that went with series and label pairs."),
+			failures: counter("forget_failures_total", "Times that an error ended the removal of series without data."),
+			seconds:  counter("forget_seconds_total", "Time spent looking for series without data and removing them."),
+		},
 		clean: cleanMetrics{
 			samples:   counter("deleted_samples_total", "Samples that were removed from disk because of a delete."),
 			exemplars: counter("deleted_exemplars_total", "Exemplars that were removed from disk because of a delete."),
@@ -214,6 +238,7 @@ func (m *metrics) own() []prometheus.Collector {
 		m.roll.series, m.roll.samples, m.roll.buckets, m.roll.bundles, m.roll.bundleBytes, m.roll.replaced, m.roll.failures, m.roll.seconds,
 		m.expire.samples, m.expire.buckets, m.expire.series, m.expire.bytes, m.expire.failures,
 		m.clean.samples, m.clean.exemplars, m.clean.bytes, m.clean.failures, m.clean.seconds,
+		m.forget.series, m.forget.pairs, m.forget.bytes, m.forget.failures, m.forget.seconds,
 	}
 }
 
@@ -234,6 +259,7 @@ var (
 	descJournalFrom = describe("archive_journal_first_sequence", "First journal record that a start-up would read.")
 	descDeletes     = describe("archive_deletes", "Deletes, by state: active ones can be undone, those being cleaned can't, cleaned and undone ones are receipts.", "state")
 	descMasked      = describe("archive_masked_series", "Series of which a delete hides samples that are still on disk.")
+	descLeaving     = describe("archive_leaving_series", "Series without data that wait to be removed, for the journal or for queries.")
 	descStarting    = describe("archive_starting", "1 while the journal is read back.")
 	descDisk        = describe("rocksdb_family_bytes", "Bytes of table files.", "family")
 	descFiles       = describe("rocksdb_family_files", "Number of table files.", "family")
@@ -254,7 +280,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descActive, descSeries, descRunBytes, descKeyBytes, descCacheBytes, descCacheLimit, descReadOnly, descReaders, descAcked,
 		descJournalFrom, descStarting, descDisk, descFiles, descMemtables, descBlockCache, descBackground, descStopped, descPending,
-		descBlockHits, descBlockMisses, descDeletes, descMasked,
+		descBlockHits, descBlockMisses, descDeletes, descMasked, descLeaving,
 	} {
 		ch <- d
 	}
@@ -288,7 +314,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(descRunBytes, float64(runBytes))
 	gauge(descCacheBytes, float64(a.cat.labels.bytes()), "labels")
 	gauge(descCacheLimit, float64(a.o.LabelCacheBytes), "labels")
-	gauge(descCacheBytes, float64(a.cat.pairs.bytes()+a.cat.ids.bytes()), "symbols")
+	gauge(descCacheBytes, float64(a.cat.pairs.bytes()+a.cat.ids.Load().bytes()), "symbols")
 	gauge(descCacheBytes, float64(a.clocks.times.bytes()), "clocks")
 	gauge(descCacheLimit, float64(a.o.ClockCacheBytes), "clocks")
 	gauge(descCacheLimit, float64(a.o.SymbolCacheBytes), "symbols")
@@ -321,6 +347,7 @@ func (m *metrics) collectDeletes(gauge func(*prometheus.Desc, float64, ...string
 		gauge(descDeletes, float64(counts[state]), state.String())
 	}
 	gauge(descMasked, float64(series))
+	gauge(descLeaving, float64(m.a.cat.leaving.count()))
 }
 
 func (m *metrics) collectRocks(gauge, counter func(*prometheus.Desc, float64, ...string)) {

@@ -18,7 +18,7 @@ const noSlot = -1 << 62
 type openRuns struct {
 	cat *catalogue
 
-	mu    sync.Mutex // guards the making and dropping of pages
+	mu    sync.Mutex // guards the making and dropping of pages, and is held while series are forgotten
 	pages atomic.Pointer[[]atomic.Pointer[page]]
 	// bytes is the memory of all pages, as of their last visit.
 	bytes atomic.Int64
@@ -68,6 +68,10 @@ func (o *openRuns) ensure(ref format.Ref) (*page, error) {
 	if p.exists(ref) {
 		return p, nil
 	}
+	// A series is forgotten with the lock held, so it is there from here to its slot, and stays.
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.cat.leaving.stay(ref)
 	rec, err := o.cat.record(ref)
 	if err != nil {
 		return nil, err
@@ -78,7 +82,7 @@ func (o *openRuns) ensure(ref format.Ref) (*page, error) {
 	return p, nil
 }
 
-// load makes the page of a ref, with the slots of all series that exist there. It
+// load makes the page of a ref, with the slots of all series that exist there and aren't leaving. It
 // shows visit, unless nil, the records that it reads for that.
 func (o *openRuns) load(ref format.Ref, visit func(format.Ref, *format.Series)) (*page, error) {
 	o.mu.Lock()
@@ -90,6 +94,9 @@ func (o *openRuns) load(ref format.Ref, visit func(format.Ref, *format.Series)) 
 	p := &page{first: ref &^ (pageSize - 1)}
 	p.touched.Store(o.cat.now())
 	err := o.cat.records(p.first, p.first+pageSize, func(ref format.Ref, rec *format.Series) error {
+		if o.cat.leaving.has(ref) {
+			return nil
+		}
 		p.add(ref, rec.Metric)
 		if visit != nil {
 			visit(ref, rec)

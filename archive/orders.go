@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -68,6 +69,24 @@ func (o *sortOrders) of(cat *catalogue, metric string, set *roaring.Bitmap) (*se
 		}
 	}
 	return out, nil
+}
+
+// forget forgets the orders of metrics that have one of the series.
+func (o *sortOrders) forget(gone *roaring.Bitmap) {
+	o.mu.Lock()
+	metrics := maps.Clone(o.metrics)
+	o.mu.Unlock()
+	for metric, m := range metrics {
+		m.mu.Lock()
+		known, entries := m.members.Intersects(gone), len(m.sel.refs)
+		m.mu.Unlock()
+		o.mu.Lock()
+		if known && o.metrics[metric] == m {
+			o.entries -= entries
+			delete(o.metrics, metric)
+		}
+		o.mu.Unlock()
+	}
 }
 
 // learn merges further series into the order.

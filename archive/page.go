@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
 	"varve/archive/chunk"
@@ -98,7 +99,7 @@ type rareRun struct {
 // page holds the open runs of 256 neighbouring refs.
 type page struct {
 	first format.Ref
-	// known has a bit for each ref of the page that has a slot. Bits are set under mu, read without.
+	// known has a bit for each ref of the page that has a slot, unless the series is leaving. Bits are set under mu, read without.
 	known [pageSize / 64]atomic.Uint64
 	// touched is the archive's clock (ms) when a writer last asked for the page.
 	touched atomic.Int64
@@ -147,6 +148,16 @@ func rareBytes(rare map[uint8][]*rareRun) int {
 func (p *page) exists(ref format.Ref) bool {
 	i := ref - p.first
 	return p.known[i/64].Load()&(1<<(i%64)) != 0
+}
+
+// leave makes the slots of refs unknown, so that a writer has to ask for the series before it writes to one. The
+// slots keep what they hold.
+func (p *page) leave(refs *roaring.Bitmap) {
+	for i := range format.Ref(pageSize) {
+		if refs.Contains(uint32(p.first + i)) {
+			p.known[i/64].And(^uint64(1 << (i % 64)))
+		}
+	}
 }
 
 // add gives the ref a slot as a series of the metric. Called with mu held, or before others see the page.

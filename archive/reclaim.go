@@ -57,21 +57,29 @@ func (l *leftovers) take(epoch uint64) (free []leftRuns, waiting int) {
 // before the day was sealed. Later ones read no runs of the generation. Dropping comes first and the range delete second: a range
 // delete may lie in a file that is dropped, and would then cover the rest no more.
 func (a *Archive) Reclaim() (waiting int, err error) {
-	free, waiting := a.left.take(a.views.oldest())
-	for i, r := range free {
-		if err := a.dropRuns(r); err != nil {
-			for _, r := range free[i:] {
-				a.left.add(r)
-			}
-			return waiting + len(free) - i, fmt.Errorf("drop runs of %s: %w", Date(r.day), err)
-		}
-		a.step("reclaimed")
+	if waiting, err = a.left.drop(a); err != nil {
+		return waiting, err
 	}
 	held, err := a.dropExpired()
 	if held {
 		waiting++
 	}
 	return waiting, err
+}
+
+// drop drops the runs that no reader needs any more, and returns how many generations wait.
+func (l *leftovers) drop(a *Archive) (waiting int, err error) {
+	free, waiting := l.take(a.views.oldest())
+	for i, r := range free {
+		if err := a.dropRuns(r); err != nil {
+			for _, r := range free[i:] {
+				l.add(r)
+			}
+			return waiting + len(free) - i, fmt.Errorf("drop runs of %s: %w", Date(r.day), err)
+		}
+		a.step("reclaimed")
+	}
+	return waiting, nil
 }
 
 // Settle brings to table files what the engine has in memory and in its log, and drops

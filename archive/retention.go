@@ -392,6 +392,30 @@ func (t *ruleTable) put(ref format.Ref, place int) {
 	t.all.Add(uint32(ref))
 }
 
+// forget forgets the rules of series that are gone.
+func (t *ruleTable) forget(gone *roaring.Bitmap) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, set := range t.sets {
+		set.AndNot(gone)
+	}
+	t.all.AndNot(gone)
+	eachPage(gone, func(first format.Ref) {
+		page := t.pages[first]
+		if page == nil {
+			return
+		}
+		for i := range page {
+			if gone.Contains(uint32(first) + uint32(i)) {
+				page[i] = 0
+			}
+		}
+		if *page == [pageSize]uint8{} {
+			delete(t.pages, first)
+		}
+	})
+}
+
 // union returns the series of some rules as far as they are known.
 func (t *ruleTable) union(of func(rule int) bool) *roaring.Bitmap {
 	t.mu.RLock()

@@ -91,6 +91,7 @@ type keptPin struct {
 	seen string
 }
 
+// keptSeries are written to on a day.
 const keptSeries = 12
 
 func retentionAtRandom(t *testing.T, seed uint64) {
@@ -115,6 +116,7 @@ func (w *keptWorld) open(dir string) {
 	<-a.Started()
 	require.NoError(w.t, a.StartError())
 	a.SmallSeals()
+	a.ForgetEasily()
 	w.a = a
 }
 
@@ -136,7 +138,9 @@ func (w *keptWorld) look(q storage.Querier) string {
 }
 
 func (w *keptWorld) act() {
-	switch w.r.IntN(16) {
+	switch w.r.IntN(18) {
+	case 16, 17:
+		w.forget()
 	case 0, 1, 2:
 		w.write()
 	case 3:
@@ -182,6 +186,7 @@ func (w *keptWorld) kill() {
 	b, to := crash(w.t, w.dir, w.o)
 	require.NoError(w.t, w.a.Close())
 	b.SmallSeals()
+	b.ForgetEasily()
 	w.a, w.dir = b, to
 }
 
@@ -217,7 +222,7 @@ func (w *keptWorld) write() {
 		case 1:
 			at = format.DayOf(at).StartMillis()
 		}
-		points = append(points, point{series: w.r.IntN(keptSeries), t: at, v: float64(w.r.IntN(1000))})
+		points = append(points, point{series: w.born() + w.r.IntN(keptSeries), t: at, v: float64(w.r.IntN(1000))})
 	}
 	var good []point
 	for _, p := range points {
@@ -232,6 +237,9 @@ func (w *keptWorld) write() {
 		w.newest = max(w.newest, format.DayOf(p.t))
 	}
 }
+
+// born is the first of the series that are written to: some end every day, and others begin.
+func (w *keptWorld) born() int { return int((w.now.Load()-day0)/dayMillis) * 3 }
 
 func sinceOf(d format.Day) int64 { return d.StartMillis() }
 
@@ -332,6 +340,7 @@ func (w *keptWorld) goOn(killed *archive.Archive, to string) {
 	w.pins = nil
 	require.NoError(w.t, w.a.Close())
 	killed.SmallSeals()
+	killed.ForgetEasily()
 	w.a, w.dir = killed, to
 }
 
@@ -426,7 +435,7 @@ func (w *keptWorld) trimDay(day format.Day) bool {
 
 // trimmed takes from the model what rules keep no longer of the day. rows are its buckets before.
 func (w *keptWorld) trimmed(day format.Day, rows map[keptRow]string) {
-	for s := range keptSeries {
+	for s := range w.m {
 		raw := day < w.cut(s, 0)
 		all := (raw || w.gone[keptDay{s, day}]) && day < w.cut(s, 1) && day < w.cut(s, 2)
 		for k, row := range rows {

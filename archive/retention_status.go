@@ -24,6 +24,8 @@ type RetentionStatus struct {
 	Trims []TrimDay
 	// Dropping tells that what has expired waits for queries that began before.
 	Dropping bool
+	// Forget tells of series of which nothing is left.
+	Forget ForgetStatus
 }
 
 // RuleStatus is a rule as it counts today.
@@ -86,6 +88,7 @@ func (a *Archive) Retention() (RetentionStatus, error) {
 	}
 	s.Trims = trims
 	s.Dropping = a.views.oldest() < a.dropAfter.Load()
+	s.Forget = a.forgettable()
 	return s, nil
 }
 

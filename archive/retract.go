@@ -58,6 +58,7 @@ func (a *Archive) retract(v *view, day format.Day, refs []format.Ref) error {
 		return fmt.Errorf("take series out of the index: %w", err)
 	}
 	x.forget(day, gone, ended, pairs)
+	a.forgets.changed.Store(true)
 	return nil
 }
 

@@ -111,10 +111,12 @@ func (r *roller) run() error {
 		}
 		refs.Or(active)
 	}
-	kept := roaring.And(refs, gone)
+	// A series without samples on the day may have a bucket of one at the midnight behind it. Its samples there never go before
+	// those of the day.
+	kept := roaring.And(refs, roaring.Or(gone, r.a.trims.of(rollKey{0, r.day + 1})))
 	r.a.rolls.reading(r.day, kept)
 	r.done.Or(kept)
-	refs.AndNot(gone)
+	refs.AndNot(kept)
 	if err := r.noteGone(gone, refs); err != nil {
 		return err
 	}

@@ -175,6 +175,18 @@ func (s *rollStates) isRolled(day format.Day) bool {
 	return true
 }
 
+// isRolling tells whether a roll-up of the day was begun and not ended.
+func (s *rollStates) isRolling(day format.Day) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, resolution := range s.resolutions {
+		if s.records[rollKey{resolution, day}].Rolling {
+			return true
+		}
+	}
+	return false
+}
+
 // todo returns the record of the day at the resolution, and the series that are to be rolled
 // up: nil for all of them.
 func (s *rollStates) todo(k rollKey) (r format.RollRecord, refs *roaring.Bitmap) {

@@ -46,7 +46,7 @@ func (a *Archive) Survey(ctx context.Context, limit int) (Survey, error) {
 	if err := a.index.drain(); err != nil {
 		return Survey{}, err
 	}
-	s := surveyor{ctx: ctx, db: a.db, cat: a.cat, generation: func(d format.Day) format.Generation { return a.days.record(d).Generation }, limit: limit, sets: map[format.PairID]*roaring.Bitmap{}, bytes: map[format.PairID]uint64{}}
+	s := surveyor{ctx: ctx, db: a.db, cat: a.cat, running: true, generation: func(d format.Day) format.Generation { return a.days.record(d).Generation }, limit: limit, sets: map[format.PairID]*roaring.Bitmap{}, bytes: map[format.PairID]uint64{}}
 	today := format.DayOf(format.ClampTime(a.o.Now().UnixMilli()))
 	s.month = today.Month()
 	a.index.mu.Lock()
@@ -120,6 +120,8 @@ type surveyor struct {
 	ctx context.Context
 	db  *rocks.DB
 	cat *catalogue
+	// running tells that the archive is at work meanwhile.
+	running bool
 	// generation is that of the day's newest runs.
 	generation func(format.Day) format.Generation
 	limit      int
@@ -200,7 +202,14 @@ func (s *surveyor) rank(out *Survey, sampleBytes func(format.PairID) (uint64, er
 	for id := range s.sets {
 		recs[0].Pairs = append(recs[0].Pairs, id)
 	}
-	texts, err := s.cat.pairTexts(recs)
+	// Of a running archive a pair may have been forgotten since its postings were read.
+	texts, err := s.cat.textsOf(recs, func(id format.PairID) error {
+		if !s.running {
+			return fmt.Errorf("%w: label pair %d has no text; run `varve check data`", ErrCorrupt, id)
+		}
+		delete(s.sets, id)
+		return nil
+	})
 	if err != nil {
 		return err
 	}

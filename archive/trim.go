@@ -360,6 +360,9 @@ func (a *Archive) trim(ctx context.Context, r *TrimReport, pace Pace) error {
 		return a.endTrim(day, begun)
 	}
 	if sets[0] != nil {
+		if err := a.cutUntil(day.EndMillis()); err != nil {
+			return err
+		}
 		again, err := a.rollAgain(c, day)
 		if err != nil {
 			return err
@@ -368,12 +371,15 @@ func (a *Archive) trim(ctx context.Context, r *TrimReport, pace Pace) error {
 			return fmt.Errorf("%w: %s", ErrKept, (&DayStatus{Rolled: true, Dirty: true}).Needed(true))
 		}
 	}
-	why, err := a.neededFor(day, sets[0] != nil)
+	why, err := a.neededFor(day, sets[0] != nil, begun)
 	if err != nil {
 		return err
 	}
 	if why != "" {
 		return fmt.Errorf("%w: %s", ErrKept, why)
+	}
+	if a.rolls.isRolling(day - 1) {
+		return fmt.Errorf("%w: the day before is being rolled up", ErrKept)
 	}
 	if err := a.noteTrim(day, sets); err != nil {
 		return err
@@ -404,6 +410,9 @@ func (a *Archive) trim(ctx context.Context, r *TrimReport, pace Pace) error {
 			return err
 		}
 	}
+	if err := a.eraseBefore(&e, day, ended); err != nil {
+		return err
+	}
 	if set := union(sets[0], ended); !set.IsEmpty() && day >= c.floors.Of(0) {
 		m := &mask{sequence: math.MaxUint64, mint: day.StartMillis(), maxt: day.EndMillis() - 1, days: []format.DayRange{{First: day, Last: day}}, refs: set}
 		if err := cleaner.clean(day, []*stone{{mask: m}}, ended); err != nil {
@@ -417,6 +426,22 @@ func (a *Archive) trim(ctx context.Context, r *TrimReport, pace Pace) error {
 	r.Samples, r.Exemplars, r.Buckets = cleaner.report.Samples, cleaner.report.Exemplars, e.buckets
 	r.Bytes = cleaner.report.Bytes + e.bytes
 	return a.endTrimmed(day, ended)
+}
+
+// eraseBefore removes the buckets that series which end on a day have on the day before alone, because of a sample at the midnight
+// between them: no index names them.
+func (a *Archive) eraseBefore(e *eraser, day format.Day, ended *roaring.Bitmap) error {
+	active, err := a.index.active(nil, day-1, day)
+	if err != nil {
+		return err
+	}
+	alone := roaring.AndNot(ended, active)
+	for _, resolution := range a.rolls.resolutions {
+		if err := e.erase(day-1, resolution, alone, func(format.Ref) chunk.Spans { return everything }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // endedOn returns those of the series of which neither samples nor buckets of the day are kept.
@@ -463,8 +488,8 @@ func (a *Archive) rollAgain(c *cutoffs, day format.Day) (again bool, err error) 
 	return true, a.writeBatch(&b)
 }
 
-// neededFor tells why nothing of the day may be removed.
-func (a *Archive) neededFor(day format.Day, raw bool) (string, error) {
+// neededFor tells why nothing of the day may be removed. begun tells that some of it was.
+func (a *Archive) neededFor(day format.Day, raw, begun bool) (string, error) {
 	if a.deletes.holds(day) {
 		return (&DayStatus{Held: true}).Needed(true), nil
 	}
@@ -475,9 +500,12 @@ func (a *Archive) neededFor(day format.Day, raw bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// Samples go in the order of days: the first millisecond of each belongs to the last bucket of the day before.
 	for i := range days {
-		if days[i].Day == day {
-			return days[i].Needed(true), nil
+		if days[i].Day == day || days[i].Day < day && !begun {
+			if why := days[i].Needed(true); why != "" {
+				return why, nil
+			}
 		}
 	}
 	return "", nil

@@ -58,16 +58,28 @@ func (a *Archive) Write(ctx context.Context, b *arrival.Batch) (arrival.Result, 
 	if err := a.writable(); err != nil {
 		return res, err
 	}
+	passes, err := a.prepared(ctx, b)
+	if err != nil {
+		return res, err
+	}
 	if err := a.refuse(b, &res.Rejected); err != nil {
-		return arrival.Result{}, err
+		return arrival.Result{}, forgottenMeanwhile(err)
 	}
-	if err := a.prepare(b); err != nil {
-		return arrival.Result{}, err
+	for {
+		if err := a.guard.enter(ctx, b, &res.Rejected); err != nil {
+			return arrival.Result{}, err
+		}
+		a.mu.Lock()
+		if passes == a.leaves.Load() {
+			break
+		}
+		// Series began to leave since the batch was prepared: those of it are told to stay.
+		a.mu.Unlock()
+		a.guard.leave()
+		if passes, err = a.prepared(ctx, b); err != nil {
+			return arrival.Result{}, err
+		}
 	}
-	if err := a.guard.enter(ctx, b, &res.Rejected); err != nil {
-		return arrival.Result{}, err
-	}
-	a.mu.Lock()
 	g := a.group
 	if len(g.record) > a.o.GroupBytesMax {
 		a.mu.Unlock()

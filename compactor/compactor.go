@@ -1,5 +1,5 @@
 // Package compactor decides what of an archive is due and has it done: days that are
-// over are sealed and rolled up, what was deleted is removed, runs that nobody needs any more are dropped.
+// over are sealed and rolled up, what was deleted or is past its age is removed, and so are series without data and runs that nobody needs any more.
 //
 // It works in two steps that know nothing of each other. Plan is a pure function
 // from what there is, the time and a policy to a list of jobs. A Compactor takes the
@@ -40,6 +40,7 @@ type Archive interface {
 	Retention() (archive.RetentionStatus, error)
 	Expire(ctx context.Context, floors []format.Day) (archive.ExpireReport, error)
 	Trim(ctx context.Context, day format.Day, pace Pace) (archive.TrimReport, error)
+	Forget(ctx context.Context, pace Pace) (archive.ForgetReport, error)
 	Reclaim() (waiting int, err error)
 	// Settle leaves on disk only what is needed.
 	Settle() error
@@ -54,10 +55,16 @@ type Outcome struct {
 	Clean  archive.CleanReport
 	Expire archive.ExpireReport
 	Trim   archive.TrimReport
+	Forget archive.ForgetReport
 	// Err is why the job ended before it was done, nil if it was. Retry is when it will be
 	// tried again by itself.
 	Err   error
 	Retry time.Time
+}
+
+// idle tells that the job was a look for something to forget, and there was nothing.
+func (o *Outcome) idle() bool {
+	return o.Job.Kind == Forget && o.Err == nil && o.Forget.Series+o.Forget.Pairs+o.Forget.Leaving == 0
 }
 
 // Options of a Compactor.
@@ -72,7 +79,7 @@ type Options struct {
 	Now func() time.Time
 	// Registerer takes the metrics. Default: none.
 	Registerer prometheus.Registerer
-	// Done is told of every job. It may be nil.
+	// Done is told of every job, except those that looked for series to forget and found none. It may be nil.
 	Done func(Outcome)
 	// Failed is told of what went wrong beside jobs: what is due could not be listed, or space
 	// not be given back. It may be nil.
@@ -143,6 +150,8 @@ type Report struct {
 	Cleaned []archive.CleanReport
 	Expired []archive.ExpireReport
 	Trimmed []archive.TrimReport
+	// Forgot is what was done with series that have no data any more.
+	Forgot archive.ForgetReport
 	// Waiting is the number of sealed days whose runs a query still holds: their space is
 	// free when the query is done.
 	Waiting int
@@ -361,10 +370,13 @@ func (c *Compactor) do(ctx context.Context, job Job, pace Pace, r *Report) error
 		if o.Trim, o.Err = c.a.Trim(ctx, job.Day.Day, pace); o.Err == nil {
 			r.Trimmed = append(r.Trimmed, o.Trim)
 		}
+	case Forget:
+		o.Forget, o.Err = c.a.Forget(ctx, pace)
+		r.Forgot = o.Forget
 	}
 	c.note(func(s *Status) { s.Running = nil })
 	o.Retry = c.judge(ctx, &job, o.Err)
-	if c.o.Done != nil {
+	if c.o.Done != nil && !o.idle() {
 		c.o.Done(o)
 	}
 	return o.Err

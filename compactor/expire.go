@@ -92,8 +92,12 @@ func PlanExpiry(inventory Inventory, p Policy) (e Expiry, ok bool) {
 // trims are the days of which some series may go now.
 func trims(inventory Inventory, e *Expiry) (out []archive.TrimDay) {
 	for _, trim := range inventory.Retention.Trims {
-		i := slices.IndexFunc(inventory.Days, func(d archive.DayStatus) bool { return d.Day == trim.Day })
-		if trim.Held || trim.Day < slices.Min(e.Floors) || trim.Raw && i >= 0 && inventory.Days[i].Needed(true) != "" {
+		// Samples go in the order of days: the first millisecond of each belongs to the last bucket of the day before.
+		// A trim that was begun is ended.
+		needed := slices.ContainsFunc(inventory.Days, func(d archive.DayStatus) bool {
+			return (d.Day == trim.Day || d.Day < trim.Day && !trim.Begun) && d.Needed(true) != ""
+		})
+		if trim.Held || trim.Day < slices.Min(e.Floors) || trim.Raw && needed {
 			continue
 		}
 		out = append(out, trim)

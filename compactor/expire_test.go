@@ -5,10 +5,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
 	"varve/archive"
 	"varve/archive/format"
+	"varve/arrival"
 	"varve/compactor"
 	"varve/internal/testkit"
 )
@@ -186,4 +188,39 @@ func TestExpires(t *testing.T) {
 	require.EqualValues(t, 5, r.Expired[0].Levels[0].Samples)
 	require.Empty(t, strict.Status().Unforced)
 	require.Equal(t, []float64{6, 7}, values(t, a))
+}
+
+// TestForgets shows that a pass which lets the last data of a series expire forgets the series, and says so, and that looking in vain is not
+// told.
+func TestForgets(t *testing.T) {
+	w := &watch{now: date("2026-03-09 12:00:00")}
+	o := testkit.Options()
+	o.Now, o.Resolutions = w.Now, []time.Duration{time.Hour}
+	a := testkit.Open(t, testkit.MemoryDir(t), o)
+	old := []arrival.Unknown{{Labels: labels.FromStrings("__name__", "old", "job", "j")}}
+	require.NoError(t, a.Resolve(context.Background(), old))
+	_, err := a.Write(context.Background(), &arrival.Batch{
+		Rows: []arrival.Row{{Ref: old[0].Ref, Count: 1}}, Times: []int64{date("2026-03-02 10:00:00").UnixMilli()}, Values: []uint64{1},
+	})
+	require.NoError(t, err)
+	write(t, a, date("2026-03-08 10:00:00"), 1)
+	w.set(date("2026-03-09 14:00:00"))
+	keep := 3 * 24 * time.Hour
+	require.NoError(t, a.SetRetention(archive.Retention{Rules: []archive.RetentionRule{{Keep: []time.Duration{keep, keep}}}}))
+	var kinds []compactor.Kind
+	c := compactor.New(a, compactor.Options{Now: w.Now, Policy: compactor.Policy{DropShareMax: 1}, Done: func(o compactor.Outcome) {
+		require.NoError(t, o.Err)
+		kinds = append(kinds, o.Job.Kind)
+	}})
+	r, err := c.Run(context.Background())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, r.Forgot.Series)
+	require.EqualValues(t, 1, r.Forgot.Pairs)
+	require.Equal(t, compactor.Forget, kinds[len(kinds)-1])
+	n := len(kinds)
+	_, err = c.Run(context.Background())
+	require.NoError(t, err)
+	require.Len(t, kinds, n)
+	require.NoError(t, a.Resolve(context.Background(), old))
+	require.EqualValues(t, 2, old[0].Ref, "a ref is given once")
 }

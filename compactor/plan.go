@@ -43,6 +43,8 @@ const (
 	Expire Kind = "expire"
 	// Trim removes from a day the series that are older than their rules keep, while others stay.
 	Trim Kind = "trim"
+	// Forget removes series that have no data any more, with what only they are named by.
+	Forget Kind = "forget"
 )
 
 // Job is something that is due.
@@ -67,8 +69,8 @@ type Inventory struct {
 }
 
 // Plan lists what is due at a moment, in the order in which it is to be done: deletes are cleaned, all
-// together, then days are sealed, the oldest first, and then rolled up, and last of all expires what is too old. It does
-// nothing else, and the same arguments give the same answer. What a job makes due is in the plan that is made after it.
+// together, then days are sealed, the oldest first, and then rolled up, then expires what is too old, and last of all series are forgotten
+// of which nothing is left. It does nothing else, and the same arguments give the same answer. What a job makes due is in the plan that is made after it.
 func Plan(inventory Inventory, now time.Time, p Policy) []Job {
 	var jobs []Job
 	if job, due := cleanDue(inventory.Deletes, now); due {
@@ -94,6 +96,13 @@ func Plan(inventory Inventory, now time.Time, p Policy) []Job {
 			why = "a trim was interrupted"
 		}
 		jobs = append(jobs, Job{Kind: Trim, Day: archive.DayStatus{Day: trim.Day}, Expiry: Expiry{Bytes: trim.Bytes}, Why: why, Waits: e.Waits})
+	}
+	if f := inventory.Retention.Forget; f.Due {
+		why := "series may have lost their last data"
+		if f.Leaving > 0 {
+			why = fmt.Sprintf("%d series have no data any more", f.Leaving)
+		}
+		jobs = append(jobs, Job{Kind: Forget, Why: why})
 	}
 	return jobs
 }

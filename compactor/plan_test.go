@@ -68,6 +68,21 @@ func TestPlan(t *testing.T) {
 	require.Equal(t, day, jobs[1].Day.Day)
 }
 
+// TestPlanForget forgets series when the archive says that it can, after all else.
+func TestPlanForget(t *testing.T) {
+	day := archive.DayStatus{Day: format.DayOf(date("2026-03-01 00:00:00").UnixMilli()), Runs: true, Rolled: true}
+	now := date("2026-03-02 02:00:00")
+	i := compactor.Inventory{Days: []archive.DayStatus{day}}
+	i.Retention.Forget = archive.ForgetStatus{Leaving: 3, Waits: "a query began before"}
+	require.Len(t, compactor.Plan(i, now, compactor.Policy{}), 1)
+	i.Retention.Forget = archive.ForgetStatus{Due: true, Leaving: 3}
+	jobs := compactor.Plan(i, now, compactor.Policy{})
+	require.Len(t, jobs, 2)
+	require.Equal(t, compactor.Job{Kind: compactor.Forget, Why: "3 series have no data any more"}, jobs[1])
+	i.Days, i.Retention.Forget.Leaving = nil, 0
+	require.Equal(t, []compactor.Job{{Kind: compactor.Forget, Why: "series may have lost their last data"}}, compactor.Plan(i, now, compactor.Policy{}))
+}
+
 // TestPlanRolls has a sealed day and the one behind it in every state.
 func TestPlanRolls(t *testing.T) {
 	day := format.DayOf(date("2026-03-01 00:00:00").UnixMilli())

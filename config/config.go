@@ -37,6 +37,7 @@ type Config struct {
 	Retention []RetentionRule `yaml:"retention"`
 	// RetentionSize of zero means no limit.
 	RetentionSize Size       `yaml:"retention_size"`
+	Outputs       []Output   `yaml:"outputs"`
 	Federation    Federation `yaml:"federation"`
 	SelfScrape    SelfScrape `yaml:"self_scrape"`
 	Log           Log        `yaml:"log"`
@@ -51,6 +52,7 @@ type Storage struct {
 	SyncInterval   Duration `yaml:"sync_interval"`
 	Runs           Runs     `yaml:"runs"`
 	Caches         Caches   `yaml:"caches"`
+	Journal        Journal  `yaml:"journal"`
 	MinFree        Size     `yaml:"min_free"`
 	MinFreePercent float64  `yaml:"min_free_percent"`
 	Reserve        Size     `yaml:"reserve"`
@@ -60,6 +62,13 @@ type Storage struct {
 type Runs struct {
 	MaxAge  Duration `yaml:"max_age"`
 	MaxSize Size     `yaml:"max_size"`
+}
+
+// Journal bounds what is kept for outputs that are behind.
+type Journal struct {
+	MaxSize Size     `yaml:"max_size"`
+	MaxAge  Duration `yaml:"max_age"`
+	MaxOwed Duration `yaml:"max_owed"`
 }
 
 // Caches configures what is remembered of series.

@@ -99,6 +99,7 @@ func parse(data []byte, dir string, override func(*Config) error) (*Config, erro
 			return nil, err
 		}
 	}
+	fingerprint(data, c)
 	v := &validator{lines: linesOf(data), dir: dir}
 	v.check(c)
 	if len(v.mistakes) > 0 {

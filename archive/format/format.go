@@ -57,8 +57,7 @@ const (
 	familyCount
 )
 
-// FamilyNames are the names on disk, by Family. What no code of this version fills (gaps)
-// is created empty, so that a later version finds the layout it expects.
+// FamilyNames are the names on disk, by Family.
 var FamilyNames = [familyCount]string{
 	"meta", "series", "symbols", "metadata", "lookup", "index", "active", "journal", "hot", "raw", "clocks",
 	"exemplars", "tombstones", "dirty", "gaps", "rollups", "expired",
@@ -82,8 +81,19 @@ const (
 	MetaCut = "cut"
 	// MetaIndex holds the first sequence whose samples may not all be in the index.
 	MetaIndex = "index"
-	// MetaJournal holds the first sequence that is still in the journal.
+	// MetaJournal holds the sequence from which on a start-up reads the journal: the begin of a segment.
 	MetaJournal = "journal"
+	// MetaKept holds the first sequence that is still in the journal, for cursors: the begin of a segment, not
+	// behind MetaJournal. Without the record that is MetaJournal.
+	MetaKept = "kept"
+	// MetaStamp holds the JournalStamp of the journal's last record, as it was when the journal was last trimmed.
+	MetaStamp = "stamp"
+	// MetaEdgePrefix begins the names of records of the journal's segments: the JournalStamp of what lies before.
+	MetaEdgePrefix = "edge/"
+	// MetaCursorPrefix begins the names of the records of cursors, see Cursor.
+	MetaCursorPrefix = "cursor/"
+	// MetaClockPrefix begins the names of records of how far a query that is an output's source was evaluated, Unix ms.
+	MetaClockPrefix = "clock/"
 	// MetaPagePrefix begins the names of records that hold, for a page of 256 refs, the
 	// first sequence whose samples may not be in the page's runs. It spares a start-up
 	// the samples of pages that were cut lately, and is only a saving: without the

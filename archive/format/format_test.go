@@ -195,11 +195,17 @@ func TestJournal(t *testing.T) {
 		e := exemplar.Exemplar{Labels: labels.FromStrings("trace_id", "x"), Value: math.Inf(1), Ts: 77, HasTs: true}
 		rec = format.AppendJournalExemplar(rec, 9, &e)
 		rec = format.AppendJournalMetadata(rec, "up", metadata.Metadata{Type: "gauge", Help: "h", Unit: "u"})
-		rec = format.EndJournal(rec, 42)
+		stamp := format.JournalStamp{ArrivedMillis: -5, Samples: 1 << 40, Bytes: uint64(i)}
+		rec = format.EndJournal(rec, 42, stamp)
 
 		var j format.Journal
 		require.NoError(t, j.Open(42, rec))
 		require.Equal(t, i%3 == 0, j.Segment)
+		require.Equal(t, stamp, j.Stamp)
+		require.Equal(t, i%3 == 0, format.BeginsSegment(rec))
+		alone, err := format.RecordStamp(rec)
+		require.NoError(t, err)
+		require.Equal(t, stamp, alone)
 		kind, ok, err := j.Next()
 		require.NoError(t, err)
 		require.True(t, ok)
@@ -274,7 +280,7 @@ func FuzzJournal(f *testing.F) {
 	h := &histogram.FloatHistogram{Schema: -53, CustomValues: []float64{1, 2}, PositiveSpans: []histogram.Span{{Length: 1}}, PositiveBuckets: []float64{2}, Count: 2}
 	f.Add(format.AppendHistogram(format.BeginJournal(nil, false), 3, &arrival.Histogram{TimeMillis: 1, Float: h}))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		rec := format.EndJournal(bytes.Clone(body), 1)
+		rec := format.EndJournal(bytes.Clone(body), 1, format.JournalStamp{})
 		var j format.Journal
 		if j.Open(1, rec) != nil {
 			return

@@ -15,18 +15,27 @@ import (
 )
 
 // A journal record holds what one group commit took in: a version byte, a flag
-// byte, sections, and a CRC32C over the key and all before it. A section is its
+// byte, sections, a JournalStamp, and a CRC32C over the key and all before it. A section is its
 // kind, its length in 4 bytes little endian, and its body.
 //
 // Float values are XORed with the series' previous value in the same segment,
 // zero at the segment's begin, and stripped of zero bytes at both ends. A record
 // with the flag journalSegment begins a segment: who reads the journal begins there.
 const (
-	journalVersion = 1
+	journalVersion = 2
 	journalSegment = 1 << 0
-	// JournalTrailer is the length of the checksum at the end of a record.
-	JournalTrailer = 4
+	// JournalTrailer is the length of the stamp and the checksum at the end of a record.
+	JournalTrailer = 3*8 + 4
 )
+
+// JournalStamp says when a record came in, and what the journal took in up to it, from the archive's first
+// record on: the distance of two stamps is what lies between two places of the journal.
+type JournalStamp struct {
+	// ArrivedMillis is the wall clock at the commit, Unix ms.
+	ArrivedMillis int64
+	// Samples and Bytes are those of all records up to and including this one. Bytes counts whole values, with their trailers.
+	Samples, Bytes uint64
+}
 
 // SectionKind tells what a section of a journal record holds.
 type SectionKind uint8
@@ -53,10 +62,40 @@ func BeginJournal(dst []byte, segment bool) []byte {
 	return append(dst, journalVersion, flags)
 }
 
-// EndJournal appends the checksum of the record that lies in rec.
-func EndJournal(rec []byte, seq Sequence) []byte {
+// EndJournal appends the stamp and the checksum of the record that lies in rec.
+func EndJournal(rec []byte, seq Sequence, stamp JournalStamp) []byte {
+	rec = AppendStamp(rec, stamp)
 	return binary.LittleEndian.AppendUint32(rec, journalChecksum(seq, rec))
 }
+
+// AppendStamp appends a stamp, as records end with it and as the edges of segments are kept in meta.
+func AppendStamp(dst []byte, s JournalStamp) []byte {
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.ArrivedMillis))
+	dst = binary.LittleEndian.AppendUint64(dst, s.Samples)
+	return binary.LittleEndian.AppendUint64(dst, s.Bytes)
+}
+
+// ParseStamp reads what AppendStamp wrote.
+func ParseStamp(b []byte) (JournalStamp, error) {
+	r := reader{b: b}
+	s := r.stamp()
+	return s, r.end("journal stamp")
+}
+
+// RecordStamp reads the stamp of a record without checking anything else of it.
+func RecordStamp(rec []byte) (JournalStamp, error) {
+	if len(rec) < JournalTrailer {
+		return JournalStamp{}, corrupt("journal record of %d bytes", len(rec))
+	}
+	return ParseStamp(rec[len(rec)-JournalTrailer : len(rec)-4])
+}
+
+func (r *reader) stamp() JournalStamp {
+	return JournalStamp{ArrivedMillis: int64(r.uint64()), Samples: r.uint64(), Bytes: r.uint64()}
+}
+
+// BeginsSegment tells whether the record, of which only the begin is looked at, begins a segment.
+func BeginsSegment(rec []byte) bool { return len(rec) > 1 && rec[1]&journalSegment != 0 }
 
 func journalChecksum(seq Sequence, body []byte) uint32 {
 	var key [8]byte
@@ -196,6 +235,7 @@ func AppendJournalMetadata(dst []byte, family string, m metadata.Metadata) []byt
 type Journal struct {
 	// Segment is true when the record begins a segment.
 	Segment bool
+	Stamp   JournalStamp
 	body    []byte
 
 	// The current section, by kind. All of it is valid until the next call of Next.
@@ -225,7 +265,8 @@ func (j *Journal) Open(seq Sequence, value []byte) error {
 	if n < 2 {
 		return corrupt("journal record %d of %d bytes", seq, len(value))
 	}
-	if journalChecksum(seq, value[:n]) != binary.LittleEndian.Uint32(value[n:]) {
+	summed := len(value) - 4
+	if journalChecksum(seq, value[:summed]) != binary.LittleEndian.Uint32(value[summed:]) {
 		return corrupt("journal record %d: checksum mismatch", seq)
 	}
 	if value[0] != journalVersion {
@@ -233,7 +274,9 @@ func (j *Journal) Open(seq Sequence, value []byte) error {
 	}
 	j.Segment = value[1]&journalSegment != 0
 	j.body = value[2:n]
-	return nil
+	var err error
+	j.Stamp, err = ParseStamp(value[n:summed])
+	return err
 }
 
 // Next reads the next section. ok is false behind the last one.

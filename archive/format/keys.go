@@ -111,6 +111,17 @@ func AppendGroupKey(dst []byte, job, instance PairID) []byte {
 	return binary.BigEndian.AppendUint32(dst, uint32(instance))
 }
 
+// ParseGroupKey reads what AppendGroupKey wrote. ok is false for other kinds of records.
+func ParseGroupKey(key []byte) (job, instance PairID, ok bool) {
+	if len(key) != 9 || key[0] != symbolGroup {
+		return 0, 0, false
+	}
+	return PairID(binary.BigEndian.Uint32(key[1:])), PairID(binary.BigEndian.Uint32(key[5:])), true
+}
+
+// SymbolGroups is the range of the keys of all groups: from lower on, before upper.
+func SymbolGroups() (lower, upper []byte) { return []byte{symbolGroup}, []byte{symbolGroup + 1} }
+
 // AppendMetadataKey appends the key of what was said of a metric family from
 // since (Unix ms) on. A family need not be the name of a series, so it has no pair id.
 func AppendMetadataKey(dst []byte, metricFamily string, since int64) []byte {

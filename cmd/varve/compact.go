@@ -77,12 +77,26 @@ func logJob(log *slog.Logger) func(compactor.Outcome) {
 			r := o.Trim
 			log.Info("Series of a day expired.", "day", day, "why", job.Why, "series", r.Series, "samples", r.Samples, "exemplars", r.Exemplars,
 				"buckets", r.Buckets, "bytes", r.Bytes, "took", r.Took.Round(time.Millisecond).String())
+		case job.Kind == compactor.Forget:
+			logForget(log, &o)
 		case job.Kind == compactor.Expire:
 			for _, l := range o.Expire.Levels {
 				log.Info("Data expired.", "level", levelText(l.Resolution), "before", archive.Date(l.Before), "why", job.Why, "days", l.Days,
 					"samples", l.Samples, "bytes", l.Bytes, "series", o.Expire.Series)
 			}
 		}
+	}
+}
+
+// logForget tells of series that were forgotten, or will be; a look that found none is not worth a line.
+func logForget(log *slog.Logger, o *compactor.Outcome) {
+	r := &o.Forget
+	if r.Series > 0 || r.Pairs > 0 {
+		log.Info("Series without data were removed.", "why", o.Job.Why, "series", r.Series, "label_pairs", r.Pairs, "metadata", r.Metadata,
+			"bytes", r.Bytes, "took", r.Took.Round(time.Millisecond).String())
+	}
+	if r.Leaving > 0 {
+		log.Info("Series without data will be removed.", "series", r.Leaving, "waits", r.Waits)
 	}
 }
 
@@ -188,6 +202,7 @@ func compactorRun(r compactor.Report, done bool) api.CompactorRun {
 			Day: archive.Date(r.Day), Series: r.Series, Samples: r.Samples, Exemplars: r.Exemplars, Buckets: r.Buckets, Bytes: r.Bytes,
 		})
 	}
+	run.ForgottenSeries, run.ForgottenLabelPairs = r.Forgot.Series, r.Forgot.Pairs
 	for _, r := range r.Expired {
 		for _, l := range r.Levels {
 			run.Expired = append(run.Expired, api.ExpiredLevel{
@@ -208,6 +223,9 @@ func (c *compacting) Resume() { c.compactor.Resume() }
 func jobText(job *compactor.Job) string {
 	if job.Kind == compactor.Clean {
 		return fmt.Sprintf("%s %d deletes", job.Kind, len(job.Deletes))
+	}
+	if job.Kind == compactor.Forget {
+		return string(job.Kind) + " series"
 	}
 	if job.Kind == compactor.Expire {
 		return fmt.Sprintf("%s %d bytes", job.Kind, job.Expiry.Bytes)
@@ -309,6 +327,12 @@ func seal(dir string, c *config.Config, policy compactor.Policy, stdout, stderr 
 			fmt.Fprintf(stdout, "%s: %d series lost %d samples and %d buckets that are past their age, %d bytes.\n", archive.Date(r.Day), r.Series, r.Samples, r.Buckets, r.Bytes)
 			return
 		}
+		if r := o.Forget; o.Job.Kind == compactor.Forget {
+			if r.Series > 0 || r.Pairs > 0 {
+				fmt.Fprintf(stdout, "%d series without data and %d label pairs are gone, %d bytes, in %s.\n", r.Series, r.Pairs, r.Bytes, r.Took.Round(time.Millisecond))
+			}
+			return
+		}
 		if o.Job.Kind == compactor.Expire {
 			for _, l := range o.Expire.Levels {
 				fmt.Fprintf(stdout, "%s before %s expired: %d days, %d samples or buckets of %d bytes.\n", levelText(l.Resolution), archive.Date(l.Before), l.Days, l.Samples, l.Bytes)
@@ -330,7 +354,7 @@ func seal(dir string, c *config.Config, policy compactor.Policy, stdout, stderr 
 	if failed {
 		err = errFound // What failed was told above.
 	}
-	if err == nil && len(report.Sealed)+len(report.Rolled)+len(report.Cleaned)+len(report.Expired)+len(report.Trimmed) == 0 {
+	if err == nil && len(report.Sealed)+len(report.Rolled)+len(report.Cleaned)+len(report.Expired)+len(report.Trimmed)+int(report.Forgot.Series) == 0 {
 		fmt.Fprintln(stdout, "Nothing is due.")
 	}
 	return closeAfter(a, err)

@@ -46,6 +46,7 @@ func execute(args []string, stdout, stderr io.Writer) (code int) {
 	addCheckConfig(check, stdout, stderr)
 	addCheckData(check, stdout, stderr)
 	addInspect(app, stdout)
+	addOutputs(app, stdout)
 	addSeal(app, stdout, stderr)
 	addPlan(app, stdout, stderr)
 	addVersion(app, stdout)

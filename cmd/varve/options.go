@@ -34,6 +34,9 @@ func (s *server) archiveOptions() (archive.Options, error) {
 		DiskFloorBytes:        int64(c.Storage.MinFree),
 		DiskFloorShare:        c.Storage.MinFreePercent / 100,
 		ReserveBytes:          int64(c.Storage.Reserve),
+		JournalBytesMax:       int64(c.Storage.Journal.MaxSize),
+		JournalAgeMax:         time.Duration(c.Storage.Journal.MaxAge),
+		OwedMax:               time.Duration(c.Storage.Journal.MaxOwed),
 		Registerer:            s.registry,
 		Events:                s.archiveEvents(),
 	}

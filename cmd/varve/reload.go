@@ -54,6 +54,9 @@ func (s *server) tryReload() (waiting []string, err error) {
 			return nil, err
 		}
 	}
+	if _, err := forwardOutputs(effective.Outputs); err != nil {
+		return nil, err
+	}
 	if err := s.scrape.apply(effective.SelfScrape); err != nil {
 		return nil, err
 	}
@@ -64,6 +67,9 @@ func (s *server) tryReload() (waiting []string, err error) {
 		if err := s.archive.SetRetention(kept); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.forwarding.reload(effective.Outputs); err != nil {
+		return nil, err
 	}
 	s.guard.Set(policy)
 	s.current.Store(effective)

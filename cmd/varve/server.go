@@ -67,6 +67,7 @@ type serverOptions struct {
 //	       | ingest.Sink             | storage.Queryable |
 //	+------v-------------------------v-------------------v-----+
 //	| archive                                                  <---- compactor: seals days
+//	|                                                          +---> forward: outputs, from cursors
 //	+------+---------------------------------------------------+
 //	       |
 //	     rocks
@@ -99,6 +100,8 @@ type server struct {
 	// what depends on one is put together late.
 	reloadMu sync.Mutex
 	archive  *archive.Archive // nil until it is open
+	// forwarding is nil until then too. It is given outputs when the journal is read back.
+	forwarding *forwarding
 	// current is the configuration in effect.
 	current    atomic.Pointer[config.Config]
 	reloadedAt atomic.Int64 // Unix ms of the last good one
@@ -154,8 +157,9 @@ func (s *server) runArchive() error {
 	}
 	engine, err := s.newEngine()
 	compacting := s.newCompacting(a)
+	forwarding := s.newForwarding(a, engine)
 	if err == nil {
-		err = s.useArchive(a, engine, compacting)
+		err = s.useArchive(a, engine, compacting, forwarding)
 	}
 	if err != nil {
 		return errors.Join(err, closeBoth(engine, a))
@@ -169,9 +173,14 @@ func (s *server) runArchive() error {
 			return errors.Join(fmt.Errorf("read the journal back: %w; run varve check data %s", err, s.dataDir), closeBoth(engine, a))
 		}
 		s.o.logger.Info("Ready.", "after", time.Since(s.started).Round(time.Millisecond).String())
+		if err := forwarding.begin(s); err != nil {
+			// What can't be forwarded must not keep samples from being taken.
+			s.o.logger.Error("Outputs could not be begun.", "err", err)
+		}
 	case <-s.stopping:
 	}
 	<-s.stopping
+	forwarding.stop()
 	compacting.stop()
 	s.closeErr = closeBoth(engine, a)
 	return nil
@@ -194,13 +203,13 @@ func closeAfter(a *archive.Archive, err error) error {
 }
 
 // useArchive puts together what stands on the archive and lets requests in.
-func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting *compacting) error {
+func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting *compacting, forwarding *forwarding) error {
 	c := s.o.config
 	s.metrics.watch(a)
 	arrivals := ingest.NewMetrics(s.registry)
 	limits := ingestLimits(c)
 	handler, err := api.New(api.Options{
-		Guard: s.guard, Engine: engine, Storage: archiveStorage{a}, Catalogue: catalogue{a}, StorageStatus: storageStatus, Queries: engine, Compactor: compacting,
+		Guard: s.guard, Engine: engine, Storage: archiveStorage{a}, Catalogue: catalogue{a}, StorageStatus: storageStatus, Queries: engine, Compactor: compacting, Outputs: forwarding,
 		Deletes: deleting{compacting, func() time.Duration { return time.Duration(s.current.Load().Deletes.Grace) }},
 		Actions: api.Actions{
 			Ready: a.StartError, Reload: s.reload, Quit: s.stop, ConfigYAML: func() string { return s.current.Load().YAML() },
@@ -230,7 +239,7 @@ func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting
 	if err := a.SetRetention(kept); err != nil {
 		return err
 	}
-	s.archive = a
+	s.archive, s.forwarding = a, forwarding
 	if err := s.scrape.begin(ingest.NewAppendable(a, limits, arrivals, "scrape"), s.current.Load().SelfScrape); err != nil {
 		return err
 	}

@@ -1,39 +1,60 @@
 #!/bin/sh
-# Builds the Prometheus 3.x that the differential gate compares with, from the
-# Go module proxy, and prints the path of the binary on the last line.
+# Builds the servers that Debian 12 lacks and the tests compare with, from the Go
+# module proxy: Prometheus 3.x for the differential gate and InfluxDB 1.8 for
+# /api/v2/write. Prints the path of Prometheus on the last line.
 #
-# The result stays in the user's cache directory, so that it is built once a
-# machine: about four CPU minutes. PEERS_DIR overrides the directory.
+# The results stay in the user's cache directory, so that each is built once a
+# machine: about five CPU minutes. PEERS_DIR overrides the directory.
 set -eu
 
 # The module version of Prometheus, and the release that it is.
 module_version=v0.315.0
 release=3.15.0
+influxdb=1.8.10
 
 dir=${PEERS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/varve-peers}
-bin=$dir/prometheus-$release
-if [ -x "$bin" ]; then
-	echo "$bin"
-	exit 0
+work=
+trap '[ -z "$work" ] || rm -rf "$work"' EXIT
+
+# begin makes a module of its own to build in, with the go.mod from standard input.
+begin() {
+	mkdir -p "$dir"
+	work=$(mktemp -d "$dir/build.XXXXXX")
+	cd "$work"
+	cat >go.mod
+	echo "building $1 in $work, this takes minutes" >&2
+}
+
+# end gives the program its name. Renaming last means that a build which was
+# interrupted leaves nothing that looks finished.
+end() {
+	mv program "$1"
+	rm -rf "$work"
+	work=
+}
+
+if [ ! -x "$dir/influxd-$influxdb" ]; then
+	begin "InfluxDB $influxdb" <<MOD
+module peers
+go 1.26.0
+require github.com/influxdata/influxdb v$influxdb
+MOD
+	GOFLAGS=-mod=mod GOWORK=off nice -n 19 go build -o program github.com/influxdata/influxdb/cmd/influxd
+	end "$dir/influxd-$influxdb"
 fi
 
-mkdir -p "$dir"
-work=$(mktemp -d "$dir/build.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-# Without the replacement the module graph holds two modules that both offer
-# the same package of cloud.google.com/go, and the build stops.
-cat >go.mod <<MOD
+if [ ! -x "$dir/prometheus-$release" ]; then
+	# Without the replacement the module graph holds two modules that both offer
+	# the same package of cloud.google.com/go, and the build stops.
+	begin "Prometheus $release" <<MOD
 module peers
 go 1.26.0
 require github.com/prometheus/prometheus $module_version
 replace cloud.google.com/go => cloud.google.com/go v0.123.0
 MOD
-echo "building Prometheus $release in $work, this takes minutes" >&2
-GOFLAGS=-mod=mod GOWORK=off nice -n 19 go build \
-	-ldflags "-X github.com/prometheus/common/version.Version=$release" \
-	-o prometheus github.com/prometheus/prometheus/cmd/prometheus
-# Renaming last means that a build which was interrupted leaves nothing that
-# looks finished.
-mv prometheus "$bin"
-echo "$bin"
+	GOFLAGS=-mod=mod GOWORK=off nice -n 19 go build \
+		-ldflags "-X github.com/prometheus/common/version.Version=$release" \
+		-o program github.com/prometheus/prometheus/cmd/prometheus
+	end "$dir/prometheus-$release"
+fi
+echo "$dir/prometheus-$release"
