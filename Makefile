@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 .PHONY: help run deps build install test vet unit gate check fmt fmt-check lint staticcheck vulncheck \
-	bench bench-full bench-codec crash fuzz peers docs docs-check clean
+	bench bench-full bench-codec crash forward fuzz peers docs docs-check clean
 
 # What the build needs beyond Go. librocksdb-dev brings the compression libraries.
 PACKAGES := gcc g++ librocksdb-dev
@@ -123,8 +123,12 @@ bench-codec: deps ## Run the codec over recorded exporters six times, beside XOR
 
 # A cycle takes a few seconds; the limit leaves each twenty-five.
 N ?= 30
-crash: build ## Kill the server N times (30) under load, cut the power N/4 times, and check that nothing acknowledged is lost.
-	VARVE_BINARY=$(CURDIR)/bin/varve CRASH_CYCLES=$(N) go test ./internal/gate/crash -run '^(TestCrash|TestPowerCut)$$' \
+crash: build ## Kill the server N times (30) under load, and N times at the compactor's jobs, cut the power N/4 times, and check that nothing acknowledged is lost.
+	VARVE_BINARY=$(CURDIR)/bin/varve CRASH_CYCLES=$(N) go test ./internal/gate/crash -run '^(TestCrash|TestCrashCompactor|TestPowerCut)$$' \
+		-count=1 -v -timeout $$(( $(N) * 40 + 900 ))s
+
+forward: build ## Kill the server N times (30) while it forwards to targets that come and go, and check that they have all of it.
+	VARVE_BINARY=$(CURDIR)/bin/varve FORWARD_CYCLES=$(N) go test ./internal/gate/forwarding -run '^TestKilled$$' \
 		-count=1 -v -timeout $$(( $(N) * 25 + 900 ))s
 
 FUZZTIME ?= 20s
@@ -136,7 +140,7 @@ fuzz: deps ## Run every fuzz target for FUZZTIME (20s).
 		go test "$$(dirname "$$file")" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) </dev/null; \
 	done
 
-peers: deps ## Build the Prometheus 3 that Varve is compared with: minutes, once a machine.
+peers: deps ## Build Prometheus 3 and InfluxDB 1.8, that Varve is compared with: minutes, once a machine.
 	./internal/gate/peers/build.sh
 
 docs: build ## Generate the configuration and flag references from the program.

@@ -46,6 +46,26 @@ func TestCrash(t *testing.T) {
 	require.Positive(t, report.Bundles, "nothing was sealed, so sealing was not tried")
 }
 
+// defaultCompactorCycles is the share of a CI run of the cycles that are meant for the compactor.
+const defaultCompactorCycles = 8
+
+// TestCrashCompactor shows that kill -9 while days are sealed, rolled up, cleaned of deletes and trimmed, and expire,
+// leaves old or new and never both or neither: no sample and no bucket is lost that a rule keeps, and what was
+// deleted or has expired doesn't come back.
+func TestCrashCompactor(t *testing.T) {
+	opts := options(t, number(t, envCycles, defaultCompactorCycles))
+	report := runCompactor(t, opts)
+	require.Empty(t, report.Broken)
+	require.GreaterOrEqual(t, report.Cycles, opts.Cycles)
+	require.Positive(t, report.Wholes)
+	for _, job := range []string{crash.JobSeal, crash.JobRoll, crash.JobClean, crash.JobExpire, crash.JobTrim} {
+		require.True(t, opts.Cycles < defaultCompactorCycles || report.Jobs[job] > 0, "no job of the kind %s was done", job)
+	}
+	for _, job := range []string{crash.JobRoll, crash.JobClean, crash.JobTrim} {
+		require.True(t, opts.Cycles < 25 || report.Hits[job] > 0, "no kill met a job of the kind %s", job)
+	}
+}
+
 // TestPowerCut shows that nothing acknowledged is lost with the power either: what
 // the server never synced is taken away after each kill.
 func TestPowerCut(t *testing.T) {
@@ -62,10 +82,12 @@ func TestSeededFaults(t *testing.T) {
 	for _, fault := range []struct {
 		name     string
 		powerCut bool
+		run      func(*testing.T, crash.Options) crash.Report
 	}{
-		{"ack-before-commit", false},
-		{"no-sync-power-cut", true},
-		{"index-apart", false},
+		{"ack-before-commit", false, run},
+		{"no-sync-power-cut", true, run},
+		{"index-apart", false, run},
+		{"raw-before-rollup", false, runCompactor},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
 			opts := options(t, defaultCycles)
@@ -74,7 +96,7 @@ func TestSeededFaults(t *testing.T) {
 			if fault.powerCut {
 				opts.PowerCut = recorder(t)
 			}
-			report := run(t, opts)
+			report := fault.run(t, opts)
 			require.NotEmpty(t, report.Broken, "%d cycles did not find the fault", report.Cycles)
 			t.Logf("found after %d cycles: %s", report.Cycles, report.Broken[0])
 		})
@@ -100,6 +122,17 @@ func run(t *testing.T, opts crash.Options) crash.Report {
 	t.Logf("seed %d: %d cycles, %d idle, %d kills, %d samples acknowledged, %d bundles, %.0f/s, ready within %v; %v of load, %v of checks, %v of checks at rest",
 		opts.Seed, report.Cycles, report.Idle, report.Kills, report.Acked, report.Bundles,
 		float64(report.Acked)/report.Load.Seconds(), report.ReadyMax.Round(time.Millisecond),
+		report.Load.Round(time.Second), report.Checks.Round(time.Second), report.Remains.Round(time.Second))
+	return report
+}
+
+func runCompactor(t *testing.T, opts crash.Options) crash.Report {
+	t.Helper()
+	opts.ArchiveCycles = max(min(opts.ArchiveCycles, opts.Cycles/2), 1) // one of each sort of rules at least
+	report, err := crash.RunCompactor(t.Context(), opts)
+	require.NoError(t, err)
+	t.Logf("seed %d: %d cycles, %d idle, %d kills, %v met jobs, %v were done, %d samples acknowledged, %d whole passes, ready within %v; %v of work, %v of checks, %v of checks at rest",
+		opts.Seed, report.Cycles, report.Idle, report.Kills, report.Hits, report.Jobs, report.Acked, report.Wholes, report.ReadyMax.Round(time.Millisecond),
 		report.Load.Round(time.Second), report.Checks.Round(time.Second), report.Remains.Round(time.Second))
 	return report
 }

@@ -14,7 +14,10 @@
 // up to the machine. A cycle counts only if the server acknowledged at least
 // FloorSamplesPerSecond before the kill: idle servers survive anything.
 //
-// The same driver runs against servers with a fault built in, which it has to
-// find: its silence is worth as much as that. One Run uses one server at a time
+// RunCompactor does the same to the compactor, in archives that go through weeks of days under rules of retention,
+// with late samples and deletes. There a cycle counts only if a job was under way at the kill.
+//
+// The same drivers run against servers with a fault built in, which they have to
+// find: their silence is worth as much as that. A run uses one server at a time
 // and is not safe for use by several goroutines.
 package crash

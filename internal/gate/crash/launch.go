@@ -41,17 +41,20 @@ func pick[T any](a *archive, choices ...T) T { return choices[a.random.IntN(len(
 func (a *archive) data() string    { return filepath.Join(a.dir, "data") }
 func (a *archive) syncLog() string { return filepath.Join(a.dir, "syncs.log") }
 
-// launch starts the server with new draws and returns without waiting.
-func (a *archive) launch() (*server.Server, error) {
-	file := filepath.Join(a.dir, "varve.yml")
-	text := fmt.Sprintf(configuration,
+func (a *archive) configure() string {
+	return fmt.Sprintf(configuration,
 		pick(a, "32MiB", "64MiB", "256MiB"),
 		pick(a, "1s", "5s", "15m"),
 		pick(a, "1MiB", "4MiB", "64MiB"),
 		pick(a, "1s", "1s", "1h"),
 		pick(a, "0s", "5s"),
 	)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+}
+
+// launch starts the server with new draws and returns without waiting.
+func (a *archive) launch() (*server.Server, error) {
+	file := filepath.Join(a.dir, "varve.yml")
+	if err := os.WriteFile(file, []byte(a.configuration()), 0o600); err != nil {
 		return nil, err
 	}
 	env := a.opts.Env

@@ -61,6 +61,10 @@ type Report struct {
 	Cycles, Idle, Kills int
 	// Acked is the number of samples acknowledged and checked.
 	Acked int
+	// Jobs are how many jobs of the compactor were done, by kind, and Hits how many kills met one, of RunCompactor;
+	// Wholes how often everything was compared after all was done that was due.
+	Jobs, Hits map[string]int
+	Wholes     int
 	// Bundles is how many the checks of archives at rest found: that days were sealed.
 	Bundles int
 	// ReadyMax is the longest start.
@@ -115,6 +119,8 @@ type archive struct {
 	writers []*ledger.Writer
 	// acks gets a value at an acknowledgement when nobody took the last one yet.
 	acks chan struct{}
+	// configuration draws one for the next start.
+	configuration func() string
 	// server is the one that runs now, last the one that was started last.
 	server, last *server.Server
 }
@@ -138,6 +144,7 @@ func (r *run) archive(ctx context.Context, number int) (err error) {
 	if a.address, err = server.FreeAddress(); err != nil {
 		return err
 	}
+	a.configuration = a.configure
 	a.makeWriters()
 	defer func() {
 		if a.server != nil {
@@ -248,14 +255,7 @@ func (a *archive) end(ctx context.Context) error {
 	if err := a.check(ctx); err != nil {
 		return err
 	}
-	stop, cancel := context.WithTimeout(ctx, stopTimeout)
-	defer cancel()
-	err := a.server.Terminate(stop)
-	a.server = nil
-	if err != nil {
-		return a.broken("an orderly stop: %v", err)
-	}
-	if err := a.cutPower(); err != nil {
+	if err := a.stop(ctx); err != nil {
 		return err
 	}
 	if err := a.checkRemains(ctx); err != nil {
@@ -265,6 +265,18 @@ func (a *archive) end(ctx context.Context) error {
 		return err
 	}
 	return a.check(ctx)
+}
+
+// stop stops the server in order.
+func (a *archive) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	err := a.server.Terminate(ctx)
+	a.server = nil
+	if err != nil {
+		return a.broken("an orderly stop: %v", err)
+	}
+	return a.cutPower()
 }
 
 // killedStart starts the server and kills it before or while it gets ready.
@@ -373,11 +385,16 @@ func (a *archive) check(ctx context.Context) error {
 	if len(found) == 0 {
 		return nil
 	}
+	return a.broken("%s", listed(found))
+}
+
+// listed is the number of violations and the first of them.
+func listed(found []ledger.Violation) string {
 	text := ledger.Summary(found)
 	for _, v := range found[:min(len(found), 12)] {
 		text += "\n  " + v.String()
 	}
-	return a.broken("%s", text)
+	return text
 }
 
 // broken notes a broken promise and leaves everything where it is.

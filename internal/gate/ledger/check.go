@@ -27,6 +27,8 @@ const (
 	Disordered Fault = "disordered"
 	// Unlisted: samples are there, and a label API or a query does not know them.
 	Unlisted Fault = "unlisted"
+	// Returned: deleted or too old, and there.
+	Returned Fault = "returned"
 	// Unreadable: the server did not answer a read.
 	Unreadable Fault = "unreadable"
 )

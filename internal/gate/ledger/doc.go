@@ -16,6 +16,9 @@
 // ones may be there or not, anything else may not. What is found of pending
 // requests after a restart is settled: it may not change later.
 //
+// A History is such a book for archives that age: it knows rules of retention, buckets and deletes, and its Sender makes the
+// requests.
+//
 // Writers run in parallel, and a Ledger may be used by all of them. Check wants
 // a server that nobody writes to. The package neither starts nor kills servers.
 package ledger

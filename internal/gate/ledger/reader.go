@@ -144,13 +144,23 @@ func (r *Reader) api(ctx context.Context, path string, parameters url.Values, da
 		return fmt.Errorf("%s answered %d: %w", path, status, errors.Join(err, errors.New(string(body[:min(len(body), 200)]))))
 	}
 	if answer.Status != "success" {
-		return fmt.Errorf("%s answered %d: %s", path, status, answer.Error)
+		return &apiError{path: path, status: status, text: answer.Error}
 	}
 	if err := json.Unmarshal(answer.Data, data); err != nil {
 		return fmt.Errorf("decode the answer of %s: %w", path, err)
 	}
 	return nil
 }
+
+// apiError is an answer of the query API that is an error.
+type apiError struct {
+	path   string
+	status int
+	text   string
+}
+
+// Error implements error.
+func (e *apiError) Error() string { return fmt.Sprintf("%s answered %d: %s", e.path, e.status, e.text) }
 
 // timeRange are the parameters of a time range.
 func timeRange(mint, maxt int64) url.Values {

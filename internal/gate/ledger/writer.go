@@ -103,7 +103,10 @@ func (w *Writer) send(ctx context.Context) (acked bool, err error) {
 	}
 	w.ledger.Sent(w.opts.ID, w.next, request)
 	for {
-		answer, err := w.post(body, contentType)
+		answer, err := post(w.client, w.opts.URL, w.opts.Protocol, body, contentType)
+		if err == nil && w.opts.Observe != nil {
+			w.opts.Observe(answer.StatusCode, answer.Header.Get("Retry-After"))
+		}
 		switch {
 		case err != nil: // no answer, so it may be stored or not
 		case answer.StatusCode/100 == 2:
@@ -119,15 +122,16 @@ func (w *Writer) send(ctx context.Context) (acked bool, err error) {
 	}
 }
 
-func (w *Writer) post(body []byte, contentType string) (*http.Response, error) {
-	req, err := http.NewRequest(http.MethodPost, w.opts.URL, bytes.NewReader(body))
+// post sends a request and returns the answer, whose status text has the beginning of the body.
+func post(client *http.Client, url string, protocol Protocol, body []byte, contentType string) (*http.Response, error) {
+	req, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("Content-Encoding", "snappy")
-	req.Header.Set("X-Prometheus-Remote-Write-Version", map[Protocol]string{RemoteWrite1: "0.1.0", RemoteWrite2: "2.0.0"}[w.opts.Protocol])
-	resp, err := w.client.Do(req)
+	req.Header.Set("X-Prometheus-Remote-Write-Version", map[Protocol]string{RemoteWrite1: "0.1.0", RemoteWrite2: "2.0.0"}[protocol])
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -136,9 +140,6 @@ func (w *Writer) post(body []byte, contentType string) (*http.Response, error) {
 		return nil, err
 	}
 	resp.Status += " " + string(text)
-	if w.opts.Observe != nil {
-		w.opts.Observe(resp.StatusCode, resp.Header.Get("Retry-After"))
-	}
 	return resp, nil
 }
 
