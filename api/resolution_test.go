@@ -46,6 +46,7 @@ type oneBucket struct{}
 
 func (oneBucket) Labels() labels.Labels { return labels.FromStrings("__name__", "up") }
 func (oneBucket) RawSince() int64       { return math.MaxInt64 / 2 }
+func (oneBucket) HiddenSince() int64    { return math.MaxInt64 }
 func (oneBucket) Raw(chunkenc.Iterator, int64, int64) chunkenc.Iterator {
 	return chunkenc.NewNopIterator()
 }

@@ -43,6 +43,9 @@ type ArchivedSeries interface {
 	// RawSince is the first time, inclusive, from which on raw samples are kept; math.MinInt64 if
 	// none expired.
 	RawSince() int64
+	// HiddenSince is the first time from which on raw samples were hidden that no bucket tells of yet, math.MaxInt64 if
+	// there are none: what isn't covered from there up to RawSince is not known.
+	HiddenSince() int64
 	// Raw returns an iterator of the raw samples between mint and maxt, both inclusive, as a
 	// storage.Series has it. It may reuse it, and several may be open at once.
 	Raw(it chunkenc.Iterator, mint, maxt int64) chunkenc.Iterator

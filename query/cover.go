@@ -62,7 +62,7 @@ func (r *seriesReader) begin(s ArchivedSeries) {
 	if r.rawSince == math.MinInt64 {
 		return
 	}
-	r.floor = r.rawSince - 1
+	r.floor = min(r.rawSince-1, r.series.HiddenSince())
 	for _, resolution := range r.archive.view.Resolutions() {
 		if c := r.cover(resolution); len(c) > 0 {
 			r.floor = min(r.floor, c[0].From)

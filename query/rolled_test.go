@@ -155,6 +155,8 @@ type rolledSeries struct {
 
 func (s *rolledSeries) RawSince() int64 { return s.storage.rawSince }
 
+func (s *rolledSeries) HiddenSince() int64 { return math.MaxInt64 }
+
 func (s *rolledSeries) Raw(it chunkenc.Iterator, mint, maxt int64) chunkenc.Iterator {
 	in := s.between(max(mint, s.storage.rawSince), maxt)
 	if in == nil {

@@ -73,6 +73,15 @@ func (s *plannedSeries) Covered(resolutionMillis int64, dst []query.Stretch) []q
 	return dst
 }
 
+// HiddenSince implements query.ArchivedSeries.
+func (s *plannedSeries) HiddenSince() int64 {
+	t, err := s.ArchivedSeries.HiddenSince()
+	if err != nil {
+		s.err = err
+	}
+	return t
+}
+
 // Raw implements query.ArchivedSeries.
 func (s *plannedSeries) Raw(it chunkenc.Iterator, mint, maxt int64) chunkenc.Iterator {
 	if s.err != nil {
