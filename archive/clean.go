@@ -59,8 +59,8 @@ func (a *Archive) Clean(ctx context.Context, ids []format.TombstoneID, pace Pace
 //  2. Of each day, runs, bundles and exemplars are removed or rewritten under the same keys, or, for a
 //     bundle whose last series goes, a lower one. Each batch is whole and carries the counts and the place.
 //  3. Series without samples left on the day leave the index.
-//  4. When all days are done the tombstones end. Nothing is left for them to hide, and
-//     the days may be sealed again.
+//  4. When all days are done the tombstones end. Nothing is left for them to hide: cursors that
+//     are behind them read the archive instead of the journal. The days may be sealed again.
 //
 // A reader that began before has the old data in its snapshot, and the masks with it. A kill
 // leaves tombstones that are being cleaned; going through a day again removes what is left of it.
@@ -157,6 +157,14 @@ func (c *cleaner) end() error {
 	a := c.a
 	a.deletes.changing.Lock()
 	defer a.deletes.changing.Unlock()
+	last := format.Sequence(0)
+	for _, s := range c.stones {
+		last = max(last, s.record.Sequence)
+	}
+	// What they hide is in the journal still, and must not be forwarded from there.
+	if err := a.passOver(last); err != nil {
+		return err
+	}
 	var b rocks.Batch
 	for _, s := range c.stones {
 		s.record.State, s.record.Refs, s.record.EndedMillis = format.TombstoneCleaned, nil, a.o.Now().UnixMilli()

@@ -227,8 +227,8 @@ func (c *Cursor) settle(n int) error {
 		c.delivered = max(c.delivered, after.next)
 		c.noteSettled()
 		after.settle(&c.rec)
-		c.dropSettledGaps(&b)
 	}
+	c.dropSettledGaps(&b)
 	c.put(&b)
 	err := c.write(&b, false)
 	if err != nil {

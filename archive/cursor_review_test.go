@@ -2,12 +2,20 @@ package archive_test
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
 	"varve/archive"
+	"varve/archive/format"
 	"varve/internal/testkit"
 )
 
@@ -225,4 +233,241 @@ func TestTailTrimFails(t *testing.T) {
 	drain(t, c, g)
 	g.requireModel(t, w.m)
 	g.ascending(t)
+}
+
+// stash is what was read and not settled.
+type stash struct {
+	position archive.Position
+	got      *got
+}
+
+// TestTailSettledRandom is TestTailRandom where only what was settled counts as delivered, as with a forwarder that ends: with reads that fail, places
+// that can't be saved, series that are new on old days, jumps of the clock and readers that go back.
+func TestTailSettledRandom(t *testing.T) {
+	seeds := []uint64{1, 2, 3, 4}
+	if s := os.Getenv("TAIL_SEED"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 64)
+		require.NoError(t, err)
+		seeds = []uint64{n}
+	}
+	for _, seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { tailSettledRandom(t, seed) })
+	}
+}
+
+func tailSettledRandom(t *testing.T, seed uint64) {
+	r := rand.New(rand.NewPCG(seed, 77))
+	clock := &movingClock{day0}
+	o := tailOptions(clock)
+	o.JournalBytesMax = int64(200 + r.IntN(6000))
+	o.JournalAgeMax = time.Duration(1+r.IntN(48)) * time.Hour
+	dir := testkit.MemoryDir(t) + "/a"
+	a, err := archive.Open(dir, o)
+	require.NoError(t, err)
+	<-a.Started()
+	m := model{}
+	names := []string{"now", "all", "slow"}
+	cursors, gots, stashes := map[string]*archive.Cursor{}, map[string]*got{}, map[string][]stash{}
+	open := func(name string) {
+		c, err := a.OpenCursor(name, archive.Start{All: name == "all"})
+		require.NoError(t, err)
+		if name == "slow" {
+			c.KeepBehind(time.Hour)
+		}
+		cursors[name], stashes[name] = c, nil
+	}
+	begin := func() {
+		a.SmallSegments(200 + r.IntN(800))
+		for _, name := range names {
+			open(name)
+		}
+	}
+	for _, name := range names {
+		gots[name] = newGot()
+	}
+	begin()
+	settle := func(name string, n int) {
+		for _, s := range stashes[name][:n] {
+			for key, values := range s.got.values {
+				if gots[name].values[key] == nil {
+					gots[name].values[key] = map[int64]uint64{}
+				}
+				maps.Copy(gots[name].values[key], values)
+			}
+		}
+		stashes[name] = stashes[name][n:]
+	}
+	full := false
+	free := func(string) (int64, int64, error) {
+		if full {
+			return 0, 1 << 40, nil
+		}
+		return 1 << 40, 1 << 40, nil
+	}
+	a.SetFree(free)
+	series := 8
+	var reads archive.Arrivals
+	for range 1500 {
+		name := names[r.IntN(3)]
+		c := cursors[name]
+		switch p := r.IntN(1000); {
+		case p < 400:
+			clock.ms += r.Int64N(300_000)
+			if r.IntN(100) == 0 {
+				clock.ms += r.Int64N(3 * 86400_000)
+			}
+			var points []point
+			for range 1 + r.IntN(20) {
+				at := clock.ms - r.Int64N(20_000)
+				if r.IntN(10) == 0 {
+					at = clock.ms - r.Int64N(20*86400_000)
+				}
+				if r.IntN(20) == 0 {
+					at = clock.ms + r.Int64N(500_000)
+				}
+				if r.IntN(30) == 0 {
+					series++
+				}
+				points = append(points, point{series - 1 - r.IntN(8), at, float64(r.IntN(1 << 30))})
+			}
+			write(t, a, points)
+			m.add(points)
+		case p < 550:
+			require.NoError(t, a.Maintain(r.IntN(2) == 0))
+		case p < 560:
+			full = true
+			_ = a.Maintain(true)
+			full = false
+			require.NoError(t, a.Maintain(true))
+		case p < 900:
+			if name == "slow" && r.IntN(3) > 0 {
+				continue
+			}
+			if r.IntN(8) == 0 {
+				if err := c.Read(&failingContext{context.Background(), 0}, &reads); err == nil {
+					t.Fatal("read without a context")
+				}
+			}
+			if len(stashes[name]) < 6 && readNow(t, c, &reads) {
+				g := newGot()
+				g.add(t, c, &reads)
+				stashes[name] = append(stashes[name], stash{reads.Position, g})
+			}
+			if n := len(stashes[name]); n > 0 && r.IntN(2) == 0 {
+				k := r.IntN(n)
+				full = r.IntN(6) == 0
+				if err := c.Done(stashes[name][k].position, archive.Tally{}); full {
+					require.Error(t, err)
+					full = false
+					if r.IntN(2) == 0 {
+						require.NoError(t, c.Done(stashes[name][k].position, archive.Tally{}))
+					}
+				} else {
+					require.NoError(t, err)
+				}
+				settle(name, k+1)
+			}
+		case p < 912:
+			from := a
+			if r.IntN(2) == 0 {
+				a, dir = crash(t, dir, o)
+			}
+			for _, c := range cursors {
+				require.NoError(t, c.Close())
+			}
+			require.NoError(t, from.Close())
+			if a == from {
+				a, err = archive.Open(dir, o)
+				require.NoError(t, err)
+				<-a.Started()
+			}
+			a.SetFree(free)
+			begin()
+		case p < 925:
+			require.NoError(t, c.Close())
+			open(name)
+		case p < 935:
+			full = r.IntN(3) == 0
+			err := c.Rewind(archive.Start{From: clock.Now().Add(-time.Duration(r.IntN(300)) * time.Hour)})
+			require.Equal(t, full, err != nil)
+			full, stashes[name] = false, nil
+		case p < 950:
+			full = r.IntN(3) == 0
+			_ = c.RewindArrivals(clock.Now().Add(-time.Duration(r.IntN(120)) * time.Minute))
+			full, stashes[name] = false, nil
+		}
+	}
+	for _, name := range names {
+		if n := len(stashes[name]); n > 0 {
+			require.NoError(t, cursors[name].Done(stashes[name][n-1].position, archive.Tally{}))
+			settle(name, n)
+		}
+		drain(t, cursors[name], gots[name])
+		t.Log(name)
+		gots[name].requireModel(t, m)
+		lag, err := cursors[name].Lag()
+		require.NoError(t, err)
+		require.Zero(t, lag, name)
+		require.NoError(t, cursors[name].Close())
+	}
+	require.NoError(t, a.Close())
+	_, err = archive.Check(dir, func(f archive.Fault) { t.Error(f) })
+	require.NoError(t, err)
+}
+
+// TestTailDeletesCleaned shows that what was deleted isn't given any more when the delete is carried out, though the journal has it still, and that all else is.
+func TestTailDeletesCleaned(t *testing.T) {
+	clock := &movingClock{day0 + 3*86400_000}
+	a, err := archive.Open(testkit.MemoryDir(t)+"/a", tailOptions(clock))
+	require.NoError(t, err)
+	defer a.Close()
+	<-a.Started()
+	a.SmallSegments(300)
+	c, err := a.OpenCursor("out", archive.Start{})
+	require.NoError(t, err)
+	defer c.Close()
+	w := &liveWriter{clock, 6, model{}}
+	g := newGot()
+	for range 10 {
+		w.step(t, a)
+	}
+	var r archive.Arrivals
+	require.True(t, readNow(t, c, &r))
+	g.add(t, c, &r)
+	for range 50 {
+		w.step(t, a)
+	}
+	until := clock.ms
+	d, ok, err := a.Delete(context.Background(), archive.DeleteRequest{
+		Matchers:  [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchEqual, "i", "2")}},
+		MinMillis: math.MinInt64, MaxMillis: math.MaxInt64, Grace: time.Minute,
+	})
+	require.NoError(t, err)
+	require.True(t, ok)
+	w.step(t, a)
+	clock.ms += 3600_000
+	_, err = a.Clean(context.Background(), []format.TombstoneID{d.ID}, nil)
+	require.NoError(t, err)
+	w.step(t, a)
+	lag, err := c.Lag()
+	require.NoError(t, err)
+	require.Equal(t, uint64(62*6), lag.Samples)
+	require.NoError(t, c.Done(r.Position, archive.Tally{}))
+	drain(t, c, g)
+	gone := seriesLabels(2).String()
+	after := 0
+	for _, at := range g.times[gone] {
+		if at > day0+3*86400_000+10*15_000 {
+			require.Greater(t, at, until-2000)
+			after++
+		}
+	}
+	require.Equal(t, 2, after)
+	delete(w.m, 2)
+	delete(g.values, gone)
+	g.requireModel(t, w.m)
+	g.ascending(t)
+	lag, err = c.Lag()
+	require.NoError(t, err)
+	require.Zero(t, lag)
 }

@@ -286,7 +286,7 @@ func (c *Cursor) readGap(ctx context.Context, into *Arrivals, g *gap) error {
 	}
 	s := &c.served
 	if !s.ready || s.whole || s.gap != g.number || s.day != day {
-		*s = servedDay{gap: g.number, day: day}
+		*s = servedDay{gap: g.number, day: day, arrived: g.arrived}
 		if err := c.loadGapDay(s); err != nil {
 			*s = servedDay{}
 			return err

@@ -29,13 +29,13 @@ type servedDay struct {
 	out   []samples
 	spans []format.GapSpan
 	refs  *roaring.Bitmap
+	// arrived is when what is read came in at the earliest, Unix ms; now for all, which nobody waited for.
+	arrived int64
 
-	// The stretch of time that is being read, both inclusive, in Unix ms, of its series the first that is not read yet, and the
-	// first sequence that may not be seen in it.
+	// The stretch of time that is being read, both inclusive, in Unix ms, and of its series the first that is not read yet.
 	reading  bool
 	from, to int64
 	next     int
-	before   format.Sequence
 	final    bool
 	read     int // samples of the stretch
 	length   int64
@@ -116,6 +116,7 @@ func (c *Cursor) readWhole(ctx context.Context, into *Arrivals) error {
 			}
 			s.refs, s.ready = refs, true
 		}
+		s.arrived = c.a.o.Now().UnixMilli()
 		c.beginWhole(s, head)
 	}
 	done, err := c.readStretch(ctx, into)
@@ -241,7 +242,7 @@ func (c *Cursor) readStretch(ctx context.Context, into *Arrivals) (done bool, er
 		into.order(stretchMillis)
 	}
 	s.read += into.Samples()
-	into.Arrived = time.UnixMilli(s.to)
+	into.Arrived = time.UnixMilli(max(s.to, s.arrived))
 	if s.next < len(s.out) {
 		return false, nil
 	}

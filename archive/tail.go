@@ -254,7 +254,7 @@ type Arrivals struct {
 
 	// First and Last are the journal's records that this was read from, both inclusive; zero in gaps.
 	First, Last format.Sequence
-	// Arrived is when the last of it arrived; in gaps the latest time of the samples.
+	// Arrived is when the last of it arrived; in gaps the earliest that this can be, and of everything that is owed by time when it is read.
 	Arrived time.Time
 	// Bytes is what was read: of the journal, or coded samples.
 	Bytes int

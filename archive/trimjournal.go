@@ -32,14 +32,38 @@ func (a *Archive) keepJournal(replay format.Sequence) (format.Sequence, error) {
 	return t.kept, nil
 }
 
-// trimUnder makes the cursor owe by time what lies before the edge. It goes segment by segment: what one of them takes bounds the memory, and how
+// trimUnder makes the cursor owe by time what lies before a place. It goes segment by segment: what one of them takes bounds the memory, and how
 // long the cursor is held. Called with the lock held.
 func (t *tails) trimUnder(c *Cursor, to journalEdge) error {
 	for _, e := range t.edges {
-		if e.sequence > to.sequence {
+		if e.sequence >= to.sequence {
 			break
 		}
 		if err := c.trimUnder(e); err != nil {
+			return err
+		}
+	}
+	return c.trimUnder(to)
+}
+
+// passOver makes cursors owe by time what arrived before the sequence: of what is read from the archive nothing comes that was removed there
+// meanwhile. The journal is not trimmed.
+func (a *Archive) passOver(before format.Sequence) error {
+	t := &a.tails
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a.takeEdges()
+	it := a.db.NewIterator(family(format.FamilyJournal), rocks.IterOptions{Upper: format.AppendUint64(nil, uint64(before))})
+	defer it.Close()
+	if it.SeekToLast(); !it.Valid() {
+		return it.Err()
+	}
+	stamp, err := format.RecordStamp(it.Value())
+	if err != nil {
+		return err
+	}
+	for _, c := range t.cursors {
+		if err := t.trimUnder(c, journalEdge{before, stamp}); err != nil {
 			return err
 		}
 	}

@@ -278,12 +278,16 @@ func fingerprint(data []byte, c *Config) {
 			return
 		}
 		text, err := yaml.Marshal(&file.Outputs[i])
-		if err != nil {
-			continue
+		if err != nil || hasAlias(&file.Outputs[i]) {
+			text = data // What an alias stands for is elsewhere.
 		}
 		sum := sha256.Sum256(text)
 		c.Outputs[i].Fingerprint = base64.RawURLEncoding.EncodeToString(sum[:])
 	}
+}
+
+func hasAlias(n *yaml.Node) bool {
+	return n.Kind == yaml.AliasNode || slices.ContainsFunc(n.Content, hasAlias)
 }
 
 // outputName is what names a cursor, a metric's label and a file of dead letters.
@@ -444,6 +448,10 @@ func (v *validator) checkCCMetricStore(at string, o *Output) {
 func (v *validator) checkNATS(at string, n *NATSConnection) {
 	if len(n.URLs) == 0 {
 		v.mistake(at+".urls", "the address of a server is needed, such as nats://localhost:4222")
+	}
+	if slices.ContainsFunc(n.URLs, func(address string) bool { return strings.Contains(address, "@") }) {
+		// Addresses are shown.
+		v.mistake(at+".urls", "user, password and token are settings of their own, not parts of the address")
 	}
 	n.PasswordFile, n.TokenFile = v.file(n.PasswordFile), v.file(n.TokenFile)
 	n.CredentialsFile, n.NKeyFile = v.file(n.CredentialsFile), v.file(n.NKeyFile)

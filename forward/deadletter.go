@@ -87,6 +87,8 @@ type deadLetters struct {
 	mu   sync.Mutex
 	file *os.File
 	size int64
+	// unsynced tells that what was written may not survive a power cut.
+	unsynced bool
 }
 
 func newDeadLetters(dir, output string) *deadLetters {
@@ -114,11 +116,26 @@ func (d *deadLetters) write(lines []byte) error {
 	}
 	if _, err := d.file.Write(lines); err != nil {
 		// What came half is cut off, or else ended with a newline when the file is opened again.
-		err = errors.Join(err, d.file.Truncate(d.size), d.file.Close())
-		d.file = nil
+		err = errors.Join(err, d.file.Truncate(d.size), d.file.Sync(), d.file.Close())
+		d.file, d.unsynced = nil, false
 		return fmt.Errorf("write dead letters: %w", err)
 	}
 	d.size += int64(len(lines))
+	d.unsynced = true
+	return nil
+}
+
+// sync makes what was written durable. It comes before the place moves over what was refused.
+func (d *deadLetters) sync() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.file == nil || !d.unsynced {
+		return nil
+	}
+	if err := d.file.Sync(); err != nil {
+		return fmt.Errorf("sync dead letters: %w", err)
+	}
+	d.unsynced = false
 	return nil
 }
 
@@ -135,8 +152,20 @@ func (d *deadLetters) open() error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
+	if err := errors.Join(syncDir(d.dir), syncDir(filepath.Dir(d.dir))); err != nil {
+		return errors.Join(err, f.Close())
+	}
 	d.file, d.size = f, size
 	return nil
+}
+
+// syncDir makes names in a directory durable.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // endLine ends a line that a crash cut off, and returns the size of the file.
@@ -163,11 +192,7 @@ func (d *deadLetters) rotate() error {
 	if err := os.Rename(d.path(), filepath.Join(d.dir, d.name+letterFileOld)); err != nil {
 		return err
 	}
-	dir, err := os.Open(d.dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return syncDir(d.dir)
 }
 
 func (d *deadLetters) shut() error {
@@ -175,7 +200,7 @@ func (d *deadLetters) shut() error {
 		return nil
 	}
 	f := d.file
-	d.file = nil
+	d.file, d.unsynced = nil, false
 	return errors.Join(f.Sync(), f.Close())
 }
 

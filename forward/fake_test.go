@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -70,6 +71,8 @@ type fakeArchive struct {
 	faults []string
 	// labelCalls counts the refs that were looked up.
 	labelCalls int
+	// known is the metadata of metrics and families, whatever arrives.
+	known map[string]metadata.Metadata
 }
 
 type savedCursor struct {
@@ -291,7 +294,13 @@ func (c *fakeCursor) Labels(refs []storage.SeriesRef, out []labels.Labels) error
 }
 
 func (c *fakeCursor) Metadata(metric string) metadata.Metadata {
-	return metadata.Metadata{Help: "help of " + metric}
+	c.a.mu.Lock()
+	defer c.a.mu.Unlock()
+	m, ok := c.a.known[metric]
+	if base, cut := strings.CutSuffix(metric, "_count"); !ok && cut {
+		m = c.a.known[base]
+	}
+	return m
 }
 
 func (c *fakeCursor) Lag() (archive.Lag, error) {

@@ -32,7 +32,8 @@ type Source interface {
 	Lag() (archive.Lag, error)
 	Totals() archive.Tally
 	Incarnation() string
-	// Rewind makes Read begin elsewhere. What was read before is not settled any more.
+	// Rewind makes Read begin elsewhere. What was read before is not settled any more. After an error Read begins behind what is
+	// settled.
 	Rewind(start archive.Start) error
 	Close() error
 }
@@ -41,7 +42,8 @@ type Source interface {
 type Replayer interface {
 	// KeepBehind keeps what arrived less than d ago though it is settled.
 	KeepBehind(d time.Duration)
-	// RewindArrivals makes Read begin with what arrived at since, or a little earlier.
+	// RewindArrivals makes Read begin with what arrived at since, or a little earlier, and at the latest, even after an error, behind
+	// what is settled.
 	RewindArrivals(since time.Time) error
 }
 
@@ -54,7 +56,7 @@ type Evaluator interface {
 type Times interface {
 	// SavedTime is the last step that is settled, and whether there is one.
 	SavedTime(output, query string) (time.Time, bool, error)
-	// SaveTime is durable when it returns, or soon after.
+	// SaveTime is durable when it returns, or soon after. The zero time removes what was saved.
 	SaveTime(output, query string, t time.Time) error
 }
 
@@ -171,6 +173,8 @@ func (f *Forwarder) Apply(wanted []Output) error {
 			if old.gate.closed() {
 				out.gate.shut()
 			}
+			// One that only sends queries from now on needs no cursor: it would hold the journal, and days that are about to expire.
+			old.needless.Store(w.QueriesOnly)
 			f.end(old, false)
 		}
 		f.outputs[w.Name] = out

@@ -32,13 +32,14 @@ import (
 func TestEverythingArrives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, p := newFakeArchive(), newPeer()
+		a.known = map[string]metadata.Metadata{"m": {Help: "help of m"}}
 		refs := a.named(7)
 		for i := range 5 {
 			a.floats(100*i, refs...)
 		}
 		r := start(t, a, t.TempDir(), output(p))
 		synctest.Wait()
-		require.Equal(t, 30, p.samples(), "the rest waits for more to come")
+		require.Equal(t, 29, p.samples(), "the rest waits for more to come, and metadata takes a place too")
 		pass(100 * time.Millisecond)
 		require.Equal(t, 35, p.samples())
 		require.True(t, a.settled("out"))
@@ -52,7 +53,7 @@ func TestEverythingArrives(t *testing.T) {
 		pass(100 * time.Millisecond)
 		require.Equal(t, 37, p.samples())
 		require.Equal(t, 2, p.exem)
-		require.Equal(t, []string{"m"}, p.fams)
+		require.Equal(t, []string{"m", "m"}, p.fams, "with the first series, and as it arrived")
 		require.Equal(t, "help of m", p.last.Series[0].Metadata.Help)
 		require.Equal(t, "inc-1-1-0", p.last.ID)
 		p.faultless(t)
@@ -66,6 +67,30 @@ func TestEverythingArrives(t *testing.T) {
 		r.stop()
 		require.Equal(t, forward.StateStopped, r.status(t).State)
 		require.Equal(t, 1, p.closed)
+	})
+}
+
+// TestMetadataOfBefore shows that the metadata of what is sent is sent too, once for each family, though it arrived before the output was there
+// or when the output had nothing of the family.
+func TestMetadataOfBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, p := newFakeArchive(), newPeer()
+		a.known = map[string]metadata.Metadata{
+			"seconds": {Type: model.MetricTypeHistogram}, "up": {Help: "x"}, "other": {Help: "y"},
+		}
+		for i, name := range []string{"seconds", "seconds_count", "up", "up", "unknown"} {
+			a.series[storage.SeriesRef(i+1)] = labels.FromStrings("__name__", name, "i", fmt.Sprint(i))
+		}
+		a.write(record{metadata: []arrival.Metadata{{Family: "up", Metadata: metadata.Metadata{Help: "x"}}}})
+		a.perRead = 1
+		a.floats(1, 1, 2, 5)
+		a.floats(11, 3)
+		a.floats(21, 4)
+		start(t, a, t.TempDir(), output(p))
+		pass(time.Minute)
+		require.Equal(t, 5, p.samples())
+		require.Equal(t, []string{"seconds", "up"}, p.fams)
+		p.faultless(t)
 	})
 }
 

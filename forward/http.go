@@ -57,10 +57,32 @@ func Do(client *http.Client, r *http.Request) (*Answer, error) {
 
 // withoutAddress names the host instead of the address, whose parameters may be secret.
 func withoutAddress(err error, r *http.Request) error {
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		return fmt.Errorf("%s to %s: %w", e.Op, r.URL.Host, e.Err)
+	e, ok := errors.AsType[*url.Error](err)
+	if !ok {
+		return err
 	}
-	return err
+	// Inside may be another one, that of asking for a token.
+	for inner, ok := e, true; ok; inner, ok = errors.AsType[*url.Error](inner.Err) {
+		e = inner
+	}
+	return fmt.Errorf("%s to %s: %w", e.Op, hostOf(e.URL, r.URL.Host), e.Err)
+}
+
+// hostOf is the host of an address, or otherwise if it has none.
+func hostOf(address, otherwise string) string {
+	if u, err := url.Parse(address); err == nil && u.Host != "" {
+		return u.Host
+	}
+	return otherwise
+}
+
+// withoutSecrets leaves the user and the parameters out of an address.
+func withoutSecrets(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
 // Err says what a status means where the protocol says nothing else: nil for 2xx; Retry for 408, 425, 429 and 5xx; ErrTooLarge for
@@ -73,7 +95,7 @@ func (a *Answer) Err(now time.Time) error {
 	said := a.said()
 	switch {
 	case a.Status/100 == 3:
-		return &Blocked{Err: fmt.Errorf("%w: %s to %q", ErrRedirect, said, a.Header.Get("Location"))}
+		return &Blocked{Err: fmt.Errorf("%w: %s to %q", ErrRedirect, said, withoutSecrets(a.Header.Get("Location")))}
 	case a.Status == http.StatusRequestEntityTooLarge:
 		return TooLarge(said)
 	case a.Status == http.StatusTooManyRequests, a.Status == http.StatusRequestTimeout, a.Status == http.StatusTooEarly, a.Status/100 == 5:

@@ -163,6 +163,8 @@ type output struct {
 	cancel  context.CancelFunc
 	ended   chan struct{}
 	removed atomic.Bool
+	// needless tells that the output goes on without a cursor.
+	needless atomic.Bool
 
 	// mu guards what follows.
 	mu      sync.Mutex
@@ -201,7 +203,10 @@ func (o *output) main(ctx context.Context) {
 	}
 	o.enter(StateStopped)
 	o.grant(nil, ErrNotRunning)
-	if o.removed.Load() && o.f.Remove != nil && !o.QueriesOnly {
+	if o.removed.Load() {
+		o.forgetQueries()
+	}
+	if (o.removed.Load() || o.needless.Load()) && o.f.Remove != nil && !o.QueriesOnly {
 		if err := o.f.Remove(o.Name); err != nil {
 			o.log.Error("the cursor of an output that was removed is still there", "err", err)
 		}
@@ -285,13 +290,13 @@ func (o *output) enter(phase State) {
 // rewind has the session end, the cursor rewound, and another begin.
 func (o *output) rewind(start archive.Start) error {
 	return o.between(func(src Source) error {
-		if err := o.rewindQueries(start); err != nil {
-			return err
+		// The cursor comes first and always: what the session had read and not settled has to come again, whatever fails behind it.
+		if src != nil {
+			if err := src.Rewind(start); err != nil {
+				return err
+			}
 		}
-		if src == nil {
-			return nil
-		}
-		return src.Rewind(start)
+		return o.rewindQueries(start)
 	})
 }
 

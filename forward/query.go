@@ -184,6 +184,9 @@ func (q *querier) hand(ctx context.Context, at time.Time, result promql.Vector) 
 	q.series = seen
 	r := &read{arrived: at}
 	r.save = func(archive.Tally) error {
+		if err := q.s.letters.sync(); err != nil {
+			return err
+		}
 		if err := q.s.f.Times.SaveTime(q.s.Name, q.q.Name, at); err != nil {
 			return fmt.Errorf("query %q: %w", q.q.Name, err)
 		}
@@ -216,6 +219,15 @@ func (q *querier) shown() StatusQuery {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return StatusQuery{Name: q.q.Name, State: w.State, Settled: optional(q.settled), At: optional(q.at)}
+}
+
+// forgetQueries removes the places of the queries of an output that was removed.
+func (o *output) forgetQueries() {
+	for i := range o.Queries {
+		if err := o.f.Times.SaveTime(o.Name, o.Queries[i].Name, time.Time{}); err != nil {
+			o.log.Error("the place of a query of an output that was removed is still there", "query", o.Queries[i].Name, "err", err)
+		}
+	}
 }
 
 // rewindQueries makes the queries begin at start again: from now on if it is zero. There is no beginning of all for them.

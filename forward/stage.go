@@ -99,8 +99,9 @@ type stage struct {
 	cache  *refCache
 	// parts under way, by shard, nil where there is nothing.
 	parts []*part
-	// metrics are the names of metrics of which a series is sent under the same name.
+	// metrics are the names of metrics of which a series is sent under the same name, fresh those of them that are new.
 	metrics map[string]struct{}
+	fresh   []string
 
 	hits    []*target
 	unknown []unknown
@@ -147,13 +148,41 @@ func (s *stage) split(in *archive.Arrivals, now time.Time) (out []*part, filtere
 			p.exemplars = append(p.exemplars, targetExemplar{t, in.Exemplars[i].Exemplar})
 		}
 	}
+	s.splitFamilies(in, now)
+	return s.parts, filtered, nil
+}
+
+// splitFamilies gives out metadata that arrived, and that of metrics of which the first series is sent: it may have arrived before the output
+// was there, or when it had no series of it yet.
+func (s *stage) splitFamilies(in *archive.Arrivals, now time.Time) {
+	told := map[string]struct{}{}
+	for _, metric := range s.fresh {
+		f := s.family(metric)
+		if _, again := told[f.Family]; again || f.Metadata.IsEmpty() {
+			continue
+		}
+		told[f.Family] = struct{}{}
+		p := s.part(0, now)
+		p.families = append(p.families, f)
+	}
+	s.fresh = s.fresh[:0]
 	for i := range in.Metadata {
 		if m := &in.Metadata[i]; s.wantsFamily(m.Family) {
 			p := s.part(0, now)
 			p.families = append(p.families, FamilyMetadata{Family: m.Family, Metadata: m.Metadata})
 		}
 	}
-	return s.parts, filtered, nil
+}
+
+// family is what is known of the family of a metric.
+func (s *stage) family(metric string) FamilyMetadata {
+	f := FamilyMetadata{Family: metric, Metadata: s.source.Metadata(metric)}
+	for _, suffix := range familySuffixes[1:] {
+		if base, cut := strings.CutSuffix(metric, suffix); cut && s.source.Metadata(base) == f.Metadata {
+			f.Family = base
+		}
+	}
+	return f
 }
 
 // splitFloats is the hot path: a few loads and stores a sample. With one shard it doesn't look at targets, which are anywhere in memory.
@@ -246,7 +275,10 @@ func (s *stage) remember(ref storage.SeriesRef, ls labels.Labels) *target {
 	s.cache.put(ref, t)
 	if t != unwanted && len(s.metrics) < metricsMax {
 		if name := ls.Get(model.MetricNameLabel); t.Labels.Get(model.MetricNameLabel) == name {
-			s.metrics[name] = struct{}{}
+			if _, known := s.metrics[name]; !known {
+				s.metrics[name] = struct{}{}
+				s.fresh = append(s.fresh, name)
+			}
 		}
 	}
 	return t
@@ -308,7 +340,15 @@ func (s *session) dispatch(ctx context.Context, st *stage, in *archive.Arrivals)
 		first: uint64(in.First), last: uint64(in.Last), arrived: in.Arrived, bytes: int64(in.Bytes),
 	}
 	position := in.Position
+	var untold archive.Tally // while the letters aren't durable
 	r.save = func(t archive.Tally) error {
+		if t != (archive.Tally{}) {
+			untold = t
+		}
+		if err := s.letters.sync(); err != nil {
+			return err
+		}
+		t, untold = untold, archive.Tally{}
 		err := s.source.Done(position, t)
 		if err == nil {
 			s.saver.calm()

@@ -66,21 +66,24 @@ func (f *forwarding) begin(s *server) error {
 			s.o.logger.Error("The forwarder ended.", "err", err)
 		}
 	}()
-	outputs := s.current.Load().Outputs
+	outputs, err := forwardOutputs(s.current.Load().Outputs)
+	if err != nil {
+		return err
+	}
 	if err := f.removeOthers(s, outputs); err != nil {
 		return err
 	}
-	return f.apply(outputs)
+	return f.forwarder.Apply(outputs)
 }
 
-// removeOthers removes the cursors of outputs that were configured when the server last ran, and are not now.
-func (f *forwarding) removeOthers(s *server, outputs []config.Output) error {
+// removeOthers removes the cursors of outputs that were configured when the server last ran, and need none now.
+func (f *forwarding) removeOthers(s *server, outputs []forward.Output) error {
 	cursors, err := f.archive.Cursors()
 	if err != nil {
 		return err
 	}
 	for _, c := range cursors {
-		if slices.ContainsFunc(outputs, func(o config.Output) bool { return o.Name == c.Name }) {
+		if slices.ContainsFunc(outputs, func(o forward.Output) bool { return o.Name == c.Name && !o.QueriesOnly }) {
 			continue
 		}
 		s.o.logger.Warn("An output is configured no more. Its place is forgotten.", "output", c.Name, "samples_behind", c.Lag.Samples)
