@@ -86,4 +86,3 @@ func (s *ArchivedSet) untold(day format.Day) (*roaring.Bitmap, error) {
 	}
 	return refs, nil
 }
-

@@ -160,6 +160,7 @@ type CCMetricStoreOutput struct {
 	NATS          *NATSConnection               `yaml:"nats,omitempty"`
 	Subject       string                        `yaml:"subject,omitempty"`
 	Cluster       string                        `yaml:"cluster"`
+	StoreConfig   string                        `yaml:"store_config,omitempty"`
 	HostnameLabel string                        `yaml:"hostname_label,omitempty"`
 	HostnameRegex string                        `yaml:"hostname_regex,omitempty"`
 	Metrics       []CCMetric                    `yaml:"metrics"`
@@ -441,7 +442,7 @@ func (v *validator) checkCCMetricStore(at string, o *Output) {
 			v.checkQueries(row, []OutputQuery{{Name: m.Name, Query: m.Query, Interval: m.Frequency, Delay: m.Delay}})
 		}
 	}
-	c.TokenFile, c.SeedFile = v.file(c.TokenFile), v.file(c.SeedFile)
+	c.TokenFile, c.SeedFile, c.StoreConfig = v.file(c.TokenFile), v.file(c.SeedFile), v.file(c.StoreConfig)
 	v.checkHTTP(at, &c.HTTP)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"text/tabwriter"
@@ -358,7 +359,15 @@ func ccmsOptions(c *config.Output) (ccms.Options, error) {
 			SubType: row.SubType, SubIDLabel: row.SubIDLabel, SubIDRegex: row.SubIDRegex, Scale: row.Scale, Frequency: time.Duration(row.Frequency),
 		})
 	}
-	return o, nil
+	if m.StoreConfig == "" {
+		return o, nil
+	}
+	// The store answers 200 to metrics that it doesn't know, and drops them.
+	store, err := os.ReadFile(m.StoreConfig)
+	if err != nil {
+		return o, fmt.Errorf("store_config: %w", err)
+	}
+	return o, ccms.CheckMetrics(store, o.Metrics)
 }
 
 // ccmsSender closes its publisher too.

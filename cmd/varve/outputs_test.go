@@ -154,5 +154,8 @@ outputs:
 	require.False(t, out[7].QueriesOnly)
 	require.True(t, out[8].QueriesOnly)
 	require.Equal(t, 4*time.Minute, out[6].KeepBehind)
+	c.Outputs[7].CCMetricStore.StoreConfig = writeFile(t, "store.json", `{"metrics": {"load": {"frequency": 60}, "bw": {"frequency": 10}}}`)
+	_, err = forwardOutputs(c.Outputs)
+	require.ErrorContains(t, err, "metric bw: its frequency is 1m0s, but the store's is 10 s")
 	require.Zero(t, out[0].KeepBehind)
 }
