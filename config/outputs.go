@@ -294,9 +294,13 @@ func hasAlias(n *yaml.Node) bool {
 // outputName is what names a cursor, a metric's label and a file of dead letters.
 var outputName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
 
-func (v *validator) checkOutputs(outputs []Output) {
+func (v *validator) checkOutputs(outputs []Output, journal *Journal) {
 	for i := range outputs {
 		o := &outputs[i]
+		if o.BacklogPolicy == DropOldest && o.BacklogSize > journal.MaxSize {
+			// What is trimmed from the journal isn't counted by size any more.
+			v.mistake(fmt.Sprintf("outputs.%d.backlog_size", i), "%s is more than the journal keeps: use at most storage.journal.max_size, %s", o.BacklogSize, journal.MaxSize)
+		}
 		path := fmt.Sprintf("outputs.%d", i)
 		if !outputName.MatchString(o.Name) {
 			v.mistake(path+".name", "%q is not a name: use up to 64 letters, digits, dots, dashes and underscores", o.Name)

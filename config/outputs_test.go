@@ -113,6 +113,7 @@ func TestMistakesInOutputs(t *testing.T) {
 		"outputs:\n  - name: a\n    filter_include: ['up']\n    filter_exclude: ['{a=\"b\"}']\n" + url:                           "exclude each other",
 		"outputs:\n  - name: a\n    filter_include: ['sum(up)']\n" + url:                                                         "is not a selector",
 		"outputs:\n  - name: a\n    backlog_policy: drop_oldest\n" + url:                                                         "needs backlog_size or backlog_age",
+		"outputs:\n  - name: a\n    backlog_policy: drop_oldest\n    backlog_size: 5GiB\n" + url:                                 "5GiB is more than the journal keeps",
 		"outputs:\n  - name: a\n    queries: [{name: q, query: 'sum(', interval: 1m}]\n" + url:                                   "outputs.0.queries.0.query",
 		"outputs:\n  - name: a\n    queries: [{name: q, query: 'up'}]\n" + url:                                                   "interval: 0s is out of bounds",
 		"outputs:\n  - name: a\n    remote_write: {url: 'http://h', basic_auth: {username: u, password: p, password_file: f}}\n": "at most one of",

@@ -156,3 +156,23 @@ func TestMemoryIsBounded(t *testing.T) {
 		p.faultless(t)
 	})
 }
+
+// TestNothingLeftIsNoTrouble shows that an output whose last batch was dropped is not shown as trying to send it.
+func TestNothingLeftIsNoTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, p := newFakeArchive(), newPeer()
+		var back atomic.Bool
+		p.answer = away(&back, false)
+		o := output(p)
+		o.Policy, o.BacklogAge = forward.DropOldest, time.Minute
+		r := start(t, a, t.TempDir(), o)
+		a.floats(1, a.named(3)...)
+		pass(30 * time.Second)
+		require.Equal(t, forward.StateRetrying, r.status(t).State)
+		pass(2 * time.Minute)
+		require.True(t, a.settled("out"))
+		require.Equal(t, archive.Tally{Dropped: 3}, a.tally("out"))
+		require.Equal(t, forward.StateRunning, r.status(t).State)
+		p.faultless(t)
+	})
+}

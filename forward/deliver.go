@@ -49,6 +49,8 @@ func (w *shard) deliver(ctx, sending context.Context, b *batch) bool {
 		}
 		p := &todo[len(todo)-1]
 		if w.drop(b, p); p.empty() {
+			// What was tried is given up. Whether the peer is back shows with what comes next.
+			w.attempt()
 			todo = todo[:len(todo)-1]
 			continue
 		}
