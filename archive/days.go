@@ -44,6 +44,13 @@ func (s *dayStates) load(db *rocks.DB) error {
 	return it.Err()
 }
 
+// know notes that the day has something.
+func (s *dayStates) know(d format.Day) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.of(d)
+}
+
 func (s *dayStates) of(d format.Day) *dayState {
 	state := s.days[d]
 	if state == nil {

@@ -210,6 +210,7 @@ func (c *Cursor) collect(from, to format.Sequence) (found map[format.GapKey]*owe
 	var seq format.Sequence
 	var last *owed
 	var lastKey format.GapKey
+	read, known := c.rec.Stamp, from == c.rec.Next
 	unread := c.ahead.wholeFrom
 	if c.served.whole && c.served.reading {
 		unread = c.served.to + 1
@@ -239,6 +240,11 @@ func (c *Cursor) collect(from, to format.Sequence) (found map[format.GapKey]*owe
 		if err := j.Open(seq, it.Value()); err != nil {
 			return nil, 0, err
 		}
+		if known && follows(&j, it.Value(), read) != nil {
+			// It is too late to ask for them: they are counted.
+			c.rec.Dropped += j.Stamp.Samples - read.Samples
+		}
+		known, read = true, j.Stamp
 		arrived = min(arrived, j.Stamp.ArrivedMillis)
 		if err := eachArrival(&j, add); err != nil {
 			return nil, 0, fmt.Errorf("journal record %d: %w", seq, err)

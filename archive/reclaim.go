@@ -89,7 +89,13 @@ func (a *Archive) Settle() error {
 	if err := a.db.Flush(); err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
-	mark := format.AppendUint64(nil, a.upkeep.journalMark.Load())
+	a.tails.mu.Lock()
+	kept := a.tails.kept
+	a.tails.mu.Unlock()
+	if kept == 0 {
+		return nil // Nobody has looked yet what cursors need.
+	}
+	mark := format.AppendUint64(nil, uint64(kept))
 	journal := family(format.FamilyJournal)
 	sizes, err := a.db.ApproximateBytes(journal, []rocks.Range{{Lower: format.AppendUint64(nil, 0), Upper: mark}})
 	if err != nil || sizes[0] == 0 {
@@ -140,11 +146,13 @@ func (a *Archive) dropRange(r keyRange) error {
 	return a.db.CompactRange(f, lower, upper)
 }
 
-// findLeftovers looks, at a start, for runs of generations that were sealed before.
+// findLeftovers looks, at a start, for runs of generations that were sealed before, and notes the days that have others.
 func (a *Archive) findLeftovers() error {
 	return a.eachGeneration(func(d format.Day, g format.Generation) {
 		if r := a.days.record(d); g != r.Generation && !(r.Folding && g == r.FoldedGeneration()) {
 			a.left.add(leftRuns{day: d, generation: g})
+		} else {
+			a.days.know(d)
 		}
 	})
 }

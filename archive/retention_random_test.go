@@ -348,11 +348,12 @@ func (w *keptWorld) goOn(killed *archive.Archive, to string) {
 func (w *keptWorld) trim() {
 	// What is in memory stays, hidden, until it is in runs.
 	require.NoError(w.t, w.a.Maintain(true))
-	days, err := w.a.Days()
-	require.NoError(w.t, err)
 	kept, err := w.a.Retention()
 	require.NoError(w.t, err)
 	for _, trim := range kept.Trims {
+		// A trim that was interrupted may have rolled days up before it was done again.
+		days, err := w.a.Days()
+		require.NoError(w.t, err)
 		i := slices.IndexFunc(days, func(d archive.DayStatus) bool { return d.Day == trim.Day })
 		// The oldest first: the sample at midnight that a bucket holds tells of whom it is.
 		if trim.Held || w.r.IntN(6) == 0 {

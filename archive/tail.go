@@ -149,12 +149,24 @@ func (c *Cursor) readRecord(into *Arrivals, seq format.Sequence, value []byte, m
 	if !wanted {
 		return nil
 	}
+	if err := follows(j, value, c.ahead.stamp); err != nil {
+		return err
+	}
 	if into.First == 0 {
 		into.First = seq
 	}
 	into.Last, into.Arrived = seq, time.UnixMilli(j.Stamp.ArrivedMillis)
 	into.Bytes += len(value)
 	c.ahead.next, c.ahead.stamp = seq+1, j.Stamp
+	return nil
+}
+
+// follows tells by the sums of the stamps whether records are missing between one that was read and the record.
+func follows(j *format.Journal, value []byte, read format.JournalStamp) error {
+	if before := j.Stamp.Bytes - uint64(len(value)); before > read.Bytes {
+		return fmt.Errorf("%w: %d bytes of the journal before it are missing; run `varve check data`; rewinding the output to now goes on without them",
+			ErrCorrupt, before-read.Bytes)
+	}
 	return nil
 }
 

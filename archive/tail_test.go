@@ -312,6 +312,35 @@ func TestTailGap(t *testing.T) {
 	}
 }
 
+// TestTailSettle shows that what a cursor has yet to read outlives the settling of the archive, which drops what the
+// journal holds and nobody needs.
+func TestTailSettle(t *testing.T) {
+	clock := &movingClock{day0}
+	a, err := archive.Open(testkit.MemoryDir(t)+"/a", tailOptions(clock))
+	require.NoError(t, err)
+	defer a.Close()
+	<-a.Started()
+	a.SmallSegments(500)
+	c, err := a.OpenCursor("out", archive.Start{})
+	require.NoError(t, err)
+	defer c.Close()
+	w := &liveWriter{clock, 5, model{}}
+	for range 100 {
+		w.step(t, a)
+	}
+	require.NoError(t, a.Maintain(true))
+	require.NoError(t, a.Settle())
+	for range 100 {
+		w.step(t, a)
+	}
+	require.NoError(t, a.Maintain(true))
+	require.NoError(t, a.Settle())
+	g := newGot()
+	drain(t, c, g)
+	g.requireModel(t, w.m)
+	g.ascending(t)
+}
+
 // TestTailWhole shows that a cursor that begins with all the archive has gets it in the order of time, and goes over into what
 // arrives meanwhile without missing or repeating anything.
 func TestTailWhole(t *testing.T) {
