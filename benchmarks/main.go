@@ -2,7 +2,7 @@
 // in, what it costs them, how they come back from a crash and how fast they
 // answer.
 //
-//	go run ./benchmarks ingest|memory|restart|query|fleet|exporters|churn|year|record|all|render [flags]
+//	go run ./benchmarks ingest|memory|restart|query|fleet|exporters|churn|year|forward|pass|record|all|render [flags]
 //
 // Every verb starts the servers itself, on fresh directories and free ports of the
 // loopback, feeds all of them the same bytes, and measures from outside: over HTTP
@@ -75,6 +75,16 @@ type settings struct {
 	lifeHours           []int
 
 	days, yearSeries, compactDays int
+
+	forwardParts                                  []string
+	forwardRates, forwardProtocols, forwardShards []int
+	forwardSamples                                int64
+	forwardFor, downFor, deadFor                  time.Duration
+	liveRate, deadTurns                           int
+	deadRates                                     []int
+
+	passDays, passSeries, passRate int
+	passFor                        time.Duration
 }
 
 func main() {
@@ -152,6 +162,24 @@ func (s *settings) flags(app *kingpin.Application) map[string]func(context.Conte
 	app.Flag("days", "year: span of the data, in whole past days.").Default("365").IntVar(&s.days)
 	app.Flag("year-series", "year: number of series, about.").Default("500").IntVar(&s.yearSeries)
 	app.Flag("compact-days", "year: after how many days to seal and roll up.").Default("10").IntVar(&s.compactDays)
+	app.Command("forward", "Outputs of a Varve: what they send and cost, how they catch up, and ingestion beside dead ones.")
+	app.Flag("forward-parts", "forward: what to measure.").Default(forwardParts...).StringsVar(&s.forwardParts)
+	app.Flag("forward-rates", "forward: samples a second that are offered beside an output that is alive, 0 for as many as are taken.").
+		Default("300000", "0").IntsVar(&s.forwardRates)
+	app.Flag("forward-protocols", "forward: versions of remote write of the output.").Default("1", "2").IntsVar(&s.forwardProtocols)
+	app.Flag("forward-shards", "forward: shards of the output.").Default("1", "4").IntsVar(&s.forwardShards)
+	app.Flag("forward-samples", "forward: samples that there are at most for one point, after the first round.").Default("24000000").Int64Var(&s.forwardSamples)
+	app.Flag("forward-seconds", "forward: how long samples come in beside an output that is alive.").Default("60s").DurationVar(&s.forwardFor)
+	app.Flag("live-rate", "forward: samples a second while a peer is away and comes back.").Default("100000").IntVar(&s.liveRate)
+	app.Flag("down-seconds", "forward: how long the peer is away.").Default("120s").DurationVar(&s.downFor)
+	app.Flag("dead-rates", "forward: samples a second beside dead outputs, 0 for as many as are taken.").Default("200000", "0").IntsVar(&s.deadRates)
+	app.Flag("dead-seconds", "forward: how long samples come in beside dead outputs.").Default("20s").DurationVar(&s.deadFor)
+	app.Flag("dead-turns", "forward: how often this is repeated.").Default("4").IntVar(&s.deadTurns)
+	app.Command("pass", "Latency of writes to a Varve while its compactor seals, rolls up and expires days.")
+	app.Flag("pass-days", "pass: days that are written beforehand.").Default("12").IntVar(&s.passDays)
+	app.Flag("pass-series", "pass: series of these, about.").Default("1000").IntVar(&s.passSeries)
+	app.Flag("pass-rate", "pass: samples a second of now.").Default("100000").IntVar(&s.passRate)
+	app.Flag("pass-seconds", "pass: how long stretches are without work, and at most with it.").Default("20s").DurationVar(&s.passFor)
 	app.Flag("recordings", "Where recordings of real exporters are kept; the user's cache if empty.").StringVar(&s.recordings)
 	recordCommand := app.Command("record", "Record a node exporter, a Prometheus and a Varve at work, once a second.")
 	recordCommand.Flag("scrapes", "How many scrapes of each: 5760 give 24 h at 15 s.").Default("5760").IntVar(&s.scrapes)
@@ -159,7 +187,7 @@ func (s *settings) flags(app *kingpin.Application) map[string]func(context.Conte
 	render.Flag("check", "Change nothing; fail if the page is not what the results give.").BoolVar(&s.check)
 
 	runs := map[string]func(context.Context, *settings) error{"render": renderPage, "record": record}
-	for _, v := range append(slices.Clone(verbs), verb{"year", year}) {
+	for _, v := range append(slices.Clone(verbs), verb{"year", year}, verb{"forward", forward}, verb{"pass", pass}) {
 		runs[v.name] = func(ctx context.Context, s *settings) error { return s.measure(ctx, []verb{v}) }
 	}
 	runs["all"] = func(ctx context.Context, s *settings) error {
@@ -177,7 +205,7 @@ type verb struct {
 	run  func(context.Context, *bench) error
 }
 
-// verbs are all of them but year, which takes long, in the order of all.
+// verbs are those that compare servers and don't take long, in the order of all.
 var verbs = []verb{{"ingest", ingest}, {"memory", memory}, {"restart", restart}, {"query", query}, {"fleet", replay}, {"exporters", exportersAlone}, {"churn", churn}}
 
 // shrink makes shorter runs.
@@ -191,6 +219,8 @@ func (s *settings) shrink() {
 		s.targets, s.scrapesMin = []string{"node=2", "prometheus=1", "varve=1"}, 240
 		s.alone, s.pods, s.podSeries, s.lifeHours, s.settle = 1, 15, 40, []int{2}, 2*time.Minute
 		s.days = 60
+		s.forwardSamples, s.forwardFor, s.downFor, s.deadFor, s.deadTurns = 12_000_000, 15*time.Second, 30*time.Second, 10*time.Second, 2
+		s.passDays, s.passFor = 4, 10*time.Second
 	case "quick":
 		s.repetitions, s.passes = 1, 1
 		s.series, s.samples, s.seconds = 20_000, 1_000_000, 5*time.Second
@@ -199,6 +229,10 @@ func (s *settings) shrink() {
 		s.targets, s.hours, s.scrapesMin = []string{"node=1", "prometheus=1", "varve=1"}, 2, 60
 		s.alone, s.pods, s.podSeries, s.settle, s.quiet = 1, 3, 20, time.Minute, 2*time.Second
 		s.days, s.compactDays = 8, 4
+		s.forwardRates, s.forwardSamples, s.forwardFor = []int{50_000, 0}, 1_000_000, 2*time.Second
+		s.liveRate, s.downFor = 80_000, 4*time.Second
+		s.deadRates, s.deadFor, s.deadTurns = []int{50_000}, 2*time.Second, 1
+		s.passDays, s.passSeries, s.passRate, s.passFor = 2, 40, 20_000, 2*time.Second
 	default:
 	}
 }

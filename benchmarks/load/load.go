@@ -40,6 +40,8 @@ type Target struct {
 type Options struct {
 	// For is when to stop sending; what is under way is waited for.
 	For time.Duration
+	// Until, when it is closed, does as much.
+	Until <-chan struct{}
 	// Timeout is how long to wait without any answer. Zero means a minute.
 	Timeout time.Duration
 	// SamplesPerSecond paces the run.
@@ -83,6 +85,7 @@ type run struct {
 	open    int // lanes that wait for an answer
 	left    int // lanes that have frames left to send
 	stopped bool
+	turn    int // the lane that may send first
 	scratch [64 << 10]byte
 }
 
@@ -171,6 +174,11 @@ func (r *run) loop(ctx context.Context) error {
 		if r.options.For > 0 && now.Sub(r.started) > r.options.For {
 			r.stopped = true
 		}
+		select {
+		case <-r.options.Until:
+			r.stopped = true
+		default:
+		}
 	}
 }
 
@@ -198,7 +206,11 @@ func (r *run) sendDue() error {
 		}
 		slowest += r.options.LeadRoundsMax
 	}
-	for i, l := range r.lanes {
+	first := r.turn
+	for n := range r.lanes {
+		// By turns, as a pace could keep some lanes idle for so long that the server hangs up.
+		i := (first + n) % len(r.lanes)
+		l := r.lanes[i]
 		if l.waiting || l.done == len(l.frames) || l.round() > slowest {
 			continue
 		}
@@ -207,6 +219,7 @@ func (r *run) sendDue() error {
 		}
 		r.sent += int64(l.frames[l.done].Samples)
 		r.open++
+		r.turn = i + 1
 		l.begin()
 		if err := r.push(l, i); err != nil {
 			return err

@@ -12,6 +12,8 @@ import (
 type Compacted struct {
 	Sealed  []CompactedDay `json:"sealed"`
 	Rolled  []CompactedDay `json:"rolled"`
+	Expired []any          `json:"expired"`
+	Trimmed []any          `json:"trimmed"`
 	Seconds float64        `json:"seconds"`
 }
 
@@ -30,6 +32,50 @@ func (s *Server) Compact(ctx context.Context) (Compacted, error) {
 	var done Compacted
 	err := s.ask(ctx, http.MethodPost, "/api/v1/admin/compactor/run?wait=true", &done)
 	return done, err
+}
+
+// CompactForced is Compact, and lets expire how much ever is past its age.
+func (s *Server) CompactForced(ctx context.Context) (Compacted, error) {
+	var done Compacted
+	err := s.ask(ctx, http.MethodPost, "/api/v1/admin/compactor/run?wait=true&force=true", &done)
+	return done, err
+}
+
+// CompactorStatus is what a Varve's compactor is at.
+type CompactorStatus struct {
+	Running   string   `json:"running"`
+	Planned   []string `json:"planned"`
+	LastError string   `json:"lastError"`
+}
+
+// CompactorStatus asks what the compactor of a Varve is at.
+func (s *Server) CompactorStatus(ctx context.Context) (CompactorStatus, error) {
+	var status CompactorStatus
+	err := s.ask(ctx, http.MethodGet, "/api/v1/status/compactor", &status)
+	return status, err
+}
+
+// PauseCompactor keeps the compactor of a Varve from working in the background until
+// ResumeCompactor.
+func (s *Server) PauseCompactor(ctx context.Context) error {
+	return s.ask(ctx, http.MethodPost, "/api/v1/admin/compactor/pause", &struct{}{})
+}
+
+// ResumeCompactor is described at PauseCompactor.
+func (s *Server) ResumeCompactor(ctx context.Context) error {
+	return s.ask(ctx, http.MethodPost, "/api/v1/admin/compactor/resume", &struct{}{})
+}
+
+// Reload has a Varve read its configuration again, which must allow it.
+func (s *Server) Reload(ctx context.Context) error {
+	status, text, err := s.post(ctx, http.MethodPost, "/-/reload", nil, http.Header{})
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("status %d: %.300s", status, text)
+	}
+	if err != nil {
+		return fmt.Errorf("reload %s: %w", s.Spec.Name, err)
+	}
+	return nil
 }
 
 // FamilyBytes asks a Varve that runs for the sizes of its column families' files.

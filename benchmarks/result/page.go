@@ -25,6 +25,8 @@ func Page(entries []Entry) string {
 		{"exporters", "Recorded exporters one by one", (*page).exporters, []string{"exporters.svg"}},
 		{"churn", "Series that come and go", (*page).churn, []string{"churn.svg"}},
 		{"year", "A year and its rollups", (*page).year, nil},
+		{"pass", "Ingestion while the compactor works", (*page).pass, nil},
+		{"forward", "Forwarding", (*page).forward, nil},
 	} {
 		run := newest(entries, section.verb)
 		if len(run) == 0 {

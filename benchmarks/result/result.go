@@ -48,6 +48,8 @@ type Entry struct {
 	Exporters []Deposit `json:"exporters,omitempty"`
 	Churn     []Deposit `json:"churn,omitempty"`
 	Year      *Year     `json:"year,omitempty"`
+	Forward   *Forward  `json:"forward,omitempty"`
+	Pass      *Pass     `json:"pass,omitempty"`
 }
 
 // Machine is where the run took place.
