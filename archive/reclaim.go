@@ -151,7 +151,7 @@ func (a *Archive) findLeftovers() error {
 	return a.eachGeneration(func(d format.Day, g format.Generation) {
 		if r := a.days.record(d); g != r.Generation && !(r.Folding && g == r.FoldedGeneration()) {
 			a.left.add(leftRuns{day: d, generation: g})
-		} else {
+		} else if d >= a.kept.floors.Load().Of(0) {
 			a.days.know(d)
 		}
 	})

@@ -566,3 +566,27 @@ func TestDeleteWithoutSamples(t *testing.T) {
 	a = testkit.Open(t, dir, o)
 	requireRolled(t, a, day0, day0+days*dayMillis)
 }
+
+// TestTrimsAfterRestart shows that a start knows of days whose samples are not sealed: they are listed for what rules remove of them, and wait.
+func TestTrimsAfterRestart(t *testing.T) {
+	dir := testkit.MemoryDir(t)
+	o, _ := keptOptions(5)
+	o.Retention = archive.Retention{Rules: []archive.RetentionRule{keptRule("job=job0", 2, 2, 2), keptRule("", 9, 9, 9)}}
+	a := open(t, dir, o)
+	require.NoError(t, a.SetRetention(archive.Retention{}))
+	write(t, a, []point{{0, day0 + 5, 1}, {1, day0 + 5, 1}, {1, day0 + 5*dayMillis, 1}})
+	require.NoError(t, a.SetRetention(o.Retention))
+	require.NoError(t, a.Maintain(true))
+	for range 2 {
+		kept, err := a.Retention()
+		require.NoError(t, err)
+		require.Len(t, kept.Trims, 1)
+		require.Equal(t, format.DayOf(day0), kept.Trims[0].Day)
+		require.True(t, kept.Trims[0].Raw)
+		_, err = a.Trim(context.Background(), format.DayOf(day0), nil)
+		require.ErrorIs(t, err, archive.ErrKept)
+		require.NoError(t, a.Close())
+		a = open(t, dir, o)
+	}
+	require.NoError(t, a.Close())
+}
