@@ -1,0 +1,73 @@
+package opentsdb_test
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/config"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+
+	"varve/archive"
+	"varve/forward"
+	"varve/forward/opentsdb"
+	"varve/internal/gate/server"
+	"varve/internal/testkit"
+)
+
+// What an archive holds, before the output begins, while it sends and while it is stopped, is at VictoriaMetrics sample by sample.
+func TestArchiveToVictoriaMetrics(t *testing.T) {
+	vm, web, _ := victoria(t)
+	o := testkit.Options()
+	var now atomic.Int64
+	now.Store(time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC).UnixMilli())
+	o.Now = func() time.Time { return time.UnixMilli(now.Load()) }
+	a := testkit.Open(t, testkit.MemoryDir(t), o)
+	var sets []labels.Labels
+	for i := range 40 {
+		sets = append(sets, labels.FromStrings("__name__", fmt.Sprint("job:metric_", i%7), "job", "j", "instance", fmt.Sprintf("host-%d:9100", i)))
+	}
+	write := func(steps int) {
+		for range steps {
+			at := now.Add(15_000)
+			values := make([]float64, len(sets))
+			for i := range values {
+				values[i] = float64(at/15_000%1000) + float64(i)/4 // The target keeps few digits.
+			}
+			testkit.Write(t, a, at, sets, values)
+		}
+	}
+	write(100)
+	require.NoError(t, a.Maintain(true))
+	out := forward.Output{
+		Name: "tsdb", Start: archive.Start{All: true}, BatchSamples: 500, BatchDelay: 5 * time.Millisecond, Shards: 3,
+		NewSender: func() (forward.Sender, error) {
+			return opentsdb.New(opentsdb.Options{Name: "tsdb", URL: "http://" + web, Milliseconds: true, HTTP: config.DefaultHTTPClientConfig})
+		},
+	}
+	testkit.Forward(t, a, out, func() { write(50) })
+	write(50)
+	testkit.Forward(t, a, out, func() { write(20) })
+	want := map[string][]forward.Float{}
+	for _, s := range testkit.ReadBatch(t, a).Series {
+		want[s.Labels.String()] = s.Floats
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var got map[string][]forward.Float
+	err := server.Wait(ctx, "the samples are there", func() (bool, error) {
+		got = exported(t, vm)
+		for key, floats := range got {
+			// At least once: it keeps what comes twice.
+			got[key] = slices.Compact(floats)
+		}
+		return reflect.DeepEqual(want, got), nil
+	})
+	require.Equal(t, want, got)
+	require.NoError(t, err)
+}
