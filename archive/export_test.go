@@ -1,6 +1,8 @@
 package archive
 
 import (
+	"errors"
+
 	"varve/archive/format"
 	"varve/rocks"
 )
@@ -62,3 +64,17 @@ func (a *Archive) JournalRecords() (n int) {
 
 // Waiting tells whether a Read waits for something to arrive.
 func (c *Cursor) Waiting() bool { return c.waits.Load() }
+
+// TrimJournal does only what Maintain does with the journal.
+func (a *Archive) TrimJournal() error {
+	a.upkeep.mu.Lock()
+	defer a.upkeep.mu.Unlock()
+	return a.writeWatermarks(true)
+}
+
+// CutAll does what Maintain does before that.
+func (a *Archive) CutAll() error {
+	a.upkeep.mu.Lock()
+	defer a.upkeep.mu.Unlock()
+	return errors.Join(a.cutDue(true), a.flushIndex(true))
+}

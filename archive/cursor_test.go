@@ -241,9 +241,10 @@ type stash struct {
 	got      *got
 }
 
-// TestTailSettledRandom is TestTailRandom where only what was settled counts as delivered, as with a forwarder that ends: with reads that fail, places
-// that can't be saved, series that are new on old days, jumps of the clock and readers that go back.
-func TestTailSettledRandom(t *testing.T) {
+// TestTailRandom holds cursors against a model: with late samples and overwrites, new series on old days, reads that fail, a full disk, readers
+// that stop, restart, are killed and go back, and a journal that is trimmed under them, everything is delivered, and the last thing that is
+// said of a sample is true. Only what was settled counts as delivered, as with a forwarder that ends.
+func TestTailRandom(t *testing.T) {
 	seeds := []uint64{1, 2, 3, 4}
 	if s := os.Getenv("TAIL_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
@@ -251,11 +252,11 @@ func TestTailSettledRandom(t *testing.T) {
 		seeds = []uint64{n}
 	}
 	for _, seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { tailSettledRandom(t, seed) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { tailRandom(t, seed) })
 	}
 }
 
-func tailSettledRandom(t *testing.T, seed uint64) {
+func tailRandom(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 77))
 	clock := &movingClock{day0}
 	o := tailOptions(clock)
