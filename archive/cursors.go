@@ -114,6 +114,15 @@ func (a *Archive) SavedTime(name string) (t time.Time, ok bool, err error) {
 	return time.UnixMilli(int64(ms)), ok, err
 }
 
+// SavedTimes lists the names under which times are kept.
+func (a *Archive) SavedTimes() (names []string, err error) {
+	err = a.eachMeta(format.MetaClockPrefix, func(name, _ []byte) error {
+		names = append(names, string(name))
+		return nil
+	})
+	return names, err
+}
+
 // SaveTime keeps a time under a name, to the millisecond, like the place of a cursor: a power cut may bring an older one back. The
 // zero time removes it.
 func (a *Archive) SaveTime(name string, t time.Time) error {

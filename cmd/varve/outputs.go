@@ -92,8 +92,30 @@ func (f *forwarding) removeOthers(s *server, outputs []forward.Output) error {
 			return err
 		}
 	}
+	return f.removeOtherTimes(outputs)
+}
+
+// removeOtherTimes removes what is kept of queries that no output has any more.
+func (f *forwarding) removeOtherTimes(outputs []forward.Output) error {
+	names, err := f.archive.SavedTimes()
+	if err != nil {
+		return err
+	}
+	for i := range outputs {
+		for _, q := range outputs[i].Queries {
+			names = slices.DeleteFunc(names, func(name string) bool { return name == timeName(outputs[i].Name, q.Name) })
+		}
+	}
+	for _, name := range names {
+		if err := f.archive.SaveTime(name, time.Time{}); err != nil {
+			return err
+		}
+	}
 	return nil
 }
+
+// timeName is the name under which a query's time is kept. Names of outputs have no slash.
+func timeName(output, query string) string { return output + "/" + query }
 
 // reload applies changed outputs, once there are any.
 func (f *forwarding) reload(outputs []config.Output) error {
@@ -146,12 +168,12 @@ type savedTimes struct{ *archive.Archive }
 
 // SavedTime implements forward.Times.
 func (t savedTimes) SavedTime(output, query string) (time.Time, bool, error) {
-	return t.Archive.SavedTime(output + "/" + query)
+	return t.Archive.SavedTime(timeName(output, query))
 }
 
 // SaveTime implements forward.Times.
 func (t savedTimes) SaveTime(output, query string, at time.Time) error {
-	return t.Archive.SaveTime(output+"/"+query, at)
+	return t.Archive.SaveTime(timeName(output, query), at)
 }
 
 // evaluator asks the engine, which bounds queries of outputs as all others.
