@@ -7,44 +7,45 @@ import (
 	"time"
 )
 
-// backlog remembers whether the output is over its limit of bytes.
+// backlog remembers where what arrived ends, in the ledger's sum of bytes.
 type backlog struct {
 	mu   sync.Mutex
 	at   time.Time
-	over bool
+	head int64
 }
 
-// overBytes tells whether the backlog is over its limit. While it isn't, that is looked up once in a while; while it is, each time, so that no
-// more is dropped than has to be.
-func (s *session) overBytes() bool {
-	if s.BacklogBytes == 0 || s.source == nil {
-		return false
-	}
+// headBytes is where what arrived ends. It is looked up once in a while.
+func (s *session) headBytes() int64 {
 	b := &s.backlog
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.over && !b.at.IsZero() && time.Since(b.at) < lookEvery {
-		return false
+	if !b.at.IsZero() && time.Since(b.at) < lookEvery {
+		return b.head
 	}
+	// What is saved between the two makes the head too small, never too large.
+	saved := s.ledger.savedBytes()
 	lag, err := s.source.Lag()
 	if err != nil {
 		s.trouble(fmt.Errorf("look up the backlog: %w", err), true)
-		return false
+		return b.head
 	}
-	b.at = time.Now()
-	// What was dropped counts until the place has moved over it.
-	b.over = int64(lag.Bytes)-s.ledger.droppedBytes() > int64(s.BacklogBytes)
-	return b.over
+	b.at, b.head = time.Now(), saved+int64(lag.Bytes)
+	return b.head
+}
+
+// overBytes tells whether a read and what lies behind it are more than the limit, whatever before it waits still.
+func (s *session) overBytes(r *read) bool {
+	return s.BacklogBytes > 0 && s.source != nil && r.ledger == s.ledger && s.headBytes()-r.end+r.bytes > int64(s.BacklogBytes)
 }
 
 // over sets expired to which shares of the batch are over the limits, and tells how many are.
 func (w *shard) over(b *batch) int {
 	n := 0
 	w.expired = slices.Grow(w.expired[:0], len(b.shares))[:len(b.shares)]
-	bytes, now := w.overBytes(), w.f.Now()
+	now := w.f.Now()
 	for i := range b.shares {
 		r := b.shares[i].read
-		w.expired[i] = bytes && r.ledger == w.ledger || w.BacklogAge > 0 && now.Sub(r.arrived) > w.BacklogAge
+		w.expired[i] = w.overBytes(r) || w.BacklogAge > 0 && now.Sub(r.arrived) > w.BacklogAge
 		if w.expired[i] {
 			n++
 		}

@@ -16,14 +16,14 @@ type read struct {
 	// arrived is when the last of it came in, bytes what it takes of the backlog.
 	arrived time.Time
 	bytes   int64
-	items   int64
 	// save makes the place durable.
 	save func(t archive.Tally) error
 
 	// Of ledger.mu: what isn't settled, in items (samples, exemplars, families), and what became of the rest.
 	left  int64
 	tally archive.Tally
-	freed int64
+	// end is the sum of bytes of the ledger's reads up to this one.
+	end int64
 }
 
 // ledger moves the place of a cursor, or of a query, over the reads that are settled, without gaps:
@@ -36,9 +36,9 @@ type read struct {
 type ledger struct {
 	mu    sync.Mutex
 	reads []*read
-	// freed are bytes of the backlog that were dropped, where the place has not moved over them yet.
-	freed int64
-	wake  chan struct{}
+	// begun and saved are the bytes of all reads, and of those that the place has moved over.
+	begun, saved int64
+	wake         chan struct{}
 }
 
 func newLedger() *ledger { return &ledger{wake: make(chan struct{}, 1)} }
@@ -47,7 +47,8 @@ func newLedger() *ledger { return &ledger{wake: make(chan struct{}, 1)} }
 func (l *ledger) begin(r *read, left int64, t archive.Tally) {
 	l.mu.Lock()
 	r.ledger, r.left, r.tally = l, left, t
-	r.items = left
+	l.begun += r.bytes
+	r.end = l.begun
 	l.reads = append(l.reads, r)
 	first := l.reads[0]
 	l.mu.Unlock()
@@ -65,11 +66,6 @@ func (r *read) settle(items int64, t archive.Tally) {
 	r.tally.Dropped += t.Dropped
 	r.tally.Refused += t.Refused
 	r.tally.Filtered += t.Filtered
-	if t.Dropped > 0 {
-		freed := int64(float64(r.bytes) * float64(t.Dropped) / float64(r.items))
-		r.freed += freed
-		l.freed += freed
-	}
 	ready := r.left == 0 && l.reads[0] == r
 	l.mu.Unlock()
 	if ready {
@@ -97,16 +93,16 @@ func (l *ledger) front() *read {
 func (l *ledger) pop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.freed -= l.reads[0].freed
+	l.saved += l.reads[0].bytes
 	l.reads[0] = nil
 	l.reads = l.reads[1:]
 }
 
-// droppedBytes is what of the backlog is dropped though it still counts.
-func (l *ledger) droppedBytes() int64 {
+// savedBytes is the sum of bytes of the reads that the place has moved over.
+func (l *ledger) savedBytes() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.freed
+	return l.saved
 }
 
 // keep saves what is settled until ended is closed, and then what is left to save. An error is told, and the save tried again; it
