@@ -303,24 +303,16 @@ func (c *checker) journalRecords() error {
 }
 
 func (c *checker) journalSections(j *format.Journal, seq uint64) error {
-	for {
-		kind, ok, err := j.Next()
-		if err != nil || !ok {
-			return err
+	var fault error
+	err := eachArrival(j, func(ref format.Ref, t int64, samples uint64) {
+		if samples > 0 && fault == nil {
+			fault = c.journalled(ref, t, seq)
 		}
-		switch kind {
-		case format.SectionFloats, format.SectionFloatsWithStart:
-			for i, ref := range j.Floats.Refs {
-				if err := c.journalled(ref, j.Floats.Times[i], seq); err != nil {
-					return err
-				}
-			}
-		case format.SectionHistogram, format.SectionFloatHistogram:
-			if err := c.journalled(j.Ref, j.TimeMillis, seq); err != nil {
-				return err
-			}
-		}
+	})
+	if fault != nil {
+		return fault
 	}
+	return err
 }
 
 func (c *checker) journalled(ref format.Ref, t int64, seq uint64) error {

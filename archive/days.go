@@ -157,8 +157,9 @@ func (a *Archive) Days() ([]DayStatus, error) {
 		}
 	}
 	out := make([]DayStatus, 0, len(found))
+	owed := a.owed()
 	for _, d := range slices.Sorted(maps.Keys(found)) {
-		found[d].Held, found[d].Owed = a.deletes.holds(d), a.owes(d)
+		found[d].Held, found[d].Owed = a.deletes.holds(d), owed(d)
 		found[d].Rolled, found[d].Dirty = a.rolls.isRolled(d), a.rolls.isDirty(d)
 		out = append(out, *found[d])
 	}

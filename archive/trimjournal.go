@@ -2,6 +2,7 @@ package archive
 
 import (
 	"fmt"
+	"math"
 
 	"varve/archive/format"
 	"varve/rocks"
@@ -138,20 +139,38 @@ func (a *Archive) trimJournal(b *rocks.Batch, kept format.Sequence) {
 	b.Put(family(format.FamilyMeta), []byte(format.MetaStamp), format.AppendStamp(nil, stamp))
 }
 
-// owes tells which output waits for samples of the day, empty if none does: the day must not expire before they are read.
-func (a *Archive) owes(day format.Day) string {
+// owed returns what tells which output waits for samples of a day, empty if none does: the day must not expire before they
+// are read. It is of now; a cursor that reads is waited for once, and not for each day.
+func (a *Archive) owed() func(day format.Day) string {
+	type wait struct {
+		name  string
+		whole int64 // days that end later, Unix ms
+		days  map[format.Day]struct{}
+	}
 	now := a.o.Now().UnixMilli()
+	var waits []wait
 	for _, c := range a.tails.all() {
+		w := wait{name: c.name, whole: math.MaxInt64, days: map[format.Day]struct{}{}}
 		c.mu.Lock()
-		waits := c.rec.Whole && day.EndMillis() > c.rec.WholeFromMillis && now-c.rec.WholeSinceMillis < a.o.OwedMax.Milliseconds()
+		if c.rec.Whole && now-c.rec.WholeSinceMillis < a.o.OwedMax.Milliseconds() {
+			w.whole = c.rec.WholeFromMillis
+		}
 		for i := range c.gaps {
-			_, on := c.gaps[i].days[day]
-			waits = waits || on && now-c.gaps[i].noted < a.o.OwedMax.Milliseconds()
+			if g := &c.gaps[i]; now-g.noted < a.o.OwedMax.Milliseconds() {
+				for day := range g.days {
+					w.days[day] = struct{}{}
+				}
+			}
 		}
 		c.mu.Unlock()
-		if waits {
-			return fmt.Sprintf("output %q has not sent all of it yet", c.name)
-		}
+		waits = append(waits, w)
 	}
-	return ""
+	return func(day format.Day) string {
+		for _, w := range waits {
+			if _, on := w.days[day]; on || day.EndMillis() > w.whole {
+				return fmt.Sprintf("output %q has not sent all of it yet", w.name)
+			}
+		}
+		return ""
+	}
 }

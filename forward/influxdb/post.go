@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"time"
 
 	"varve/forward"
@@ -21,13 +20,13 @@ func (s *Sender) post(ctx context.Context, e *encoder, b *forward.Batch) (forwar
 	}
 	r, err := p.Post(ctx, s.url, s.opts.Gzip)
 	if err != nil {
-		return forward.Outcome{}, fmt.Errorf("output %s: %w", s.opts.Name, withoutAddress(err))
+		return forward.Outcome{}, fmt.Errorf("output %s: %w", s.opts.Name, err)
 	}
 	r.Header.Set("Content-Type", "text/plain; charset=utf-8")
 	r.Header.Set("User-Agent", "varve")
 	answer, err := forward.Do(s.client, r)
 	if err != nil {
-		return forward.Outcome{}, &forward.Retry{Err: fmt.Errorf("write to InfluxDB: %w", withoutAddress(err))}
+		return forward.Outcome{}, &forward.Retry{Err: fmt.Errorf("write to InfluxDB: %w", err)}
 	}
 	err = s.judge(answer)
 	var refused *forward.Refused
@@ -38,15 +37,6 @@ func (s *Sender) post(ctx context.Context, e *encoder, b *forward.Batch) (forwar
 		return forward.Outcome{}, err
 	}
 	return e.out, err
-}
-
-// withoutAddress takes the address out of an error of the HTTP client, since the address may hold the password.
-func withoutAddress(err error) error {
-	var with *url.Error
-	if errors.As(err, &with) {
-		return with.Err
-	}
-	return err
 }
 
 // judge says what an answer means for the batch as a whole.

@@ -10,9 +10,11 @@ package payload
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -56,7 +58,7 @@ var packers = sync.Pool{New: func() any {
 }}
 
 // Post makes a POST request with Data as the body, compressed if asked. The content type is up to the caller.
-func (p *Payload) Post(ctx context.Context, url string, gzipped bool) (*http.Request, error) {
+func (p *Payload) Post(ctx context.Context, address string, gzipped bool) (*http.Request, error) {
 	body := p.Data
 	if gzipped {
 		if err := p.pack(); err != nil {
@@ -64,8 +66,12 @@ func (p *Payload) Post(ctx context.Context, url string, gzipped bool) (*http.Req
 		}
 		body = p.packed
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, p.open(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address, p.open(body))
 	if err != nil {
+		// The error of an address that can't be parsed shows it, and it may hold a password.
+		if with, ok := errors.AsType[*url.Error](err); ok {
+			err = with.Err
+		}
 		return nil, err
 	}
 	r.ContentLength = int64(len(body))
