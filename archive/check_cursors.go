@@ -7,7 +7,7 @@ import (
 	"varve/archive/format"
 )
 
-// placeRecord checks a record of meta that is about places in the journal. known is false for others.
+// placeRecord checks a record of meta that is about places in the journal, or kept for the layers above. known is false for others.
 func (c *checker) placeRecord(key, value []byte) (known bool, err error) {
 	switch {
 	case string(key) == format.MetaStamp, bytes.HasPrefix(key, []byte(format.MetaEdgePrefix)):
@@ -17,6 +17,8 @@ func (c *checker) placeRecord(key, value []byte) (known bool, err error) {
 		if err = cursor.Parse(value); err == nil {
 			c.cursors[string(key[len(format.MetaCursorPrefix):])] = cursor
 		}
+	case bytes.HasPrefix(key, []byte(format.MetaNotePrefix)):
+		_, err = format.ParseNote(key, value)
 	default:
 		return false, nil
 	}

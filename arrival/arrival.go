@@ -163,13 +163,28 @@ const (
 	// ReasonOverwrite: another value of the series at the same time is there, and the
 	// archive was told to refuse overwrites.
 	ReasonOverwrite
+	// ReasonInvalidLine: a line or a point of a text protocol that can't be read.
+	ReasonInvalidLine
+	// ReasonInvalidValue: a value that is no number, where the rest of its line or point is good.
+	ReasonInvalidValue
+	// ReasonText: a field that holds text, and no rule that makes a label of it.
+	ReasonText
+	// ReasonFiltered: the input's filters or relabelling leave the series out.
+	ReasonFiltered
+	// ReasonReplica: another replica of the cluster is elected.
+	ReasonReplica
+	// ReasonThinned: a later sample of the same interval stands for it.
+	ReasonThinned
+	// ReasonRepeated: the same sample again, of an input that doesn't store it twice.
+	ReasonRepeated
 	// ReasonCount is the number of reasons.
 	ReasonCount
 )
 
 var reasonTexts = [ReasonCount]string{
 	"none", "too_far_in_future", "out_of_retention", "series_limit", "invalid_labels", "invalid_symbols",
-	"invalid_histogram", "invalid_exemplar", "invalid_series", "overwrite",
+	"invalid_histogram", "invalid_exemplar", "invalid_series", "overwrite", "invalid_line", "invalid_value", "text", "filtered",
+	"replica", "thinned", "repeated",
 }
 
 // String returns the reason as metrics and answers name it.
@@ -180,7 +195,7 @@ func (r Reason) String() string {
 	return reasonTexts[r]
 }
 
-// Rejected counts by reason what a write did not store.
+// Rejected counts by reason what was not stored.
 type Rejected [ReasonCount]int
 
 // Total is the number of things rejected.
@@ -218,7 +233,25 @@ func (r *Rejected) String() string {
 // Partial acceptance is this value, not an error.
 type Result struct {
 	Samples, Histograms, Exemplars, Metadata int
-	Rejected                                 Rejected
+	// Rejected is what was not stored through the sender's fault, Dropped what the
+	// operator's rules leave out: a sender is told of the first alone.
+	Rejected, Dropped Rejected
+	// What of Dropped is of which kind, for protocols that tell their sender how much
+	// was taken.
+	DroppedSamples, DroppedHistograms, DroppedExemplars int
+}
+
+// Add adds what o says.
+func (r *Result) Add(o *Result) {
+	r.Samples += o.Samples
+	r.Histograms += o.Histograms
+	r.Exemplars += o.Exemplars
+	r.Metadata += o.Metadata
+	r.Rejected.Add(&o.Rejected)
+	r.Dropped.Add(&o.Dropped)
+	r.DroppedSamples += o.DroppedSamples
+	r.DroppedHistograms += o.DroppedHistograms
+	r.DroppedExemplars += o.DroppedExemplars
 }
 
 // Unavailable is the error of a write that the archive could not make durable

@@ -10,11 +10,18 @@ import (
 	"varve/arrival"
 )
 
-// Metrics counts arrivals of all inputs. Each input takes a Meter for its protocol.
+// Metrics counts arrivals of all inputs. Each input takes a Meter for its protocol,
+// of the Metrics that bear its name.
 type Metrics struct {
+	*vectors
+	input string
+}
+
+type vectors struct {
 	requests *prometheus.CounterVec
 	written  *prometheus.CounterVec
 	rejected *prometheus.CounterVec
+	dropped  *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
 	inFlight *prometheus.GaugeVec
 	duration *prometheus.HistogramVec
@@ -22,57 +29,65 @@ type Metrics struct {
 
 // NewMetrics registers the metrics of arrivals with reg, which may be nil.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
-	m := &Metrics{
+	m := &vectors{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "varve_ingest_requests_total",
 			Help: "Write requests answered, by protocol and status code; appenders inside the process count a commit as 204, 400 or 503.",
-		}, []string{"protocol", "code"}),
+		}, []string{"input", "protocol", "code"}),
 		written: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "varve_ingest_written_total",
 			Help: "What was acknowledged as durable, by protocol and kind: samples, histograms, exemplars, metadata.",
-		}, []string{"protocol", "kind"}),
+		}, []string{"input", "protocol", "kind"}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "varve_ingest_rejected_total",
 			Help: "What was refused to a sender for good, by protocol and reason.",
-		}, []string{"protocol", "reason"}),
+		}, []string{"input", "protocol", "reason"}),
+		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "varve_ingest_dropped_total",
+			Help: "What the configured rules of an input left out, by protocol and reason; its sender was not told.",
+		}, []string{"input", "protocol", "reason"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "varve_ingest_bytes_total",
 			Help: "Bytes of request bodies by protocol, as received (form=\"wire\") and decompressed (form=\"decoded\").",
-		}, []string{"protocol", "form"}),
+		}, []string{"input", "protocol", "form"}),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "varve_ingest_in_flight_bytes",
 			Help: "Bytes of the requests that are being handled, by protocol.",
-		}, []string{"protocol"}),
+		}, []string{"input", "protocol"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "varve_ingest_request_duration_seconds",
 			Help: "Time from the start of a write request to its answer, the wait for the disk included.",
 			// A request is one group commit: 0.2 ms on a quiet disk, seconds on one that stalls.
 			Buckets: []float64{.00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
-		}, []string{"protocol"}),
+		}, []string{"input", "protocol"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.requests, m.written, m.rejected, m.bytes, m.inFlight, m.duration)
+		reg.MustRegister(m.requests, m.written, m.rejected, m.dropped, m.bytes, m.inFlight, m.duration)
 	}
-	return m
+	return &Metrics{vectors: m}
 }
+
+// For returns the metrics under the name of an input.
+func (m *Metrics) For(input string) *Metrics { return &Metrics{vectors: m.vectors, input: input} }
 
 // Meter returns the counters of one protocol.
 func (m *Metrics) Meter(protocol string) *Meter {
 	t := &Meter{
 		metrics:    m,
 		protocol:   protocol,
-		samples:    m.written.WithLabelValues(protocol, "samples"),
-		histograms: m.written.WithLabelValues(protocol, "histograms"),
-		exemplars:  m.written.WithLabelValues(protocol, "exemplars"),
-		metadata:   m.written.WithLabelValues(protocol, "metadata"),
-		wire:       m.bytes.WithLabelValues(protocol, "wire"),
-		decoded:    m.bytes.WithLabelValues(protocol, "decoded"),
-		inFlight:   m.inFlight.WithLabelValues(protocol),
-		duration:   m.duration.WithLabelValues(protocol),
+		samples:    m.written.WithLabelValues(m.input, protocol, "samples"),
+		histograms: m.written.WithLabelValues(m.input, protocol, "histograms"),
+		exemplars:  m.written.WithLabelValues(m.input, protocol, "exemplars"),
+		metadata:   m.written.WithLabelValues(m.input, protocol, "metadata"),
+		wire:       m.bytes.WithLabelValues(m.input, protocol, "wire"),
+		decoded:    m.bytes.WithLabelValues(m.input, protocol, "decoded"),
+		inFlight:   m.inFlight.WithLabelValues(m.input, protocol),
+		duration:   m.duration.WithLabelValues(m.input, protocol),
 		codes:      make(map[int]prometheus.Counter),
 	}
 	for r := arrival.ReasonNone + 1; r < arrival.ReasonCount; r++ {
-		t.rejected[r] = m.rejected.WithLabelValues(protocol, r.String())
+		t.rejected[r] = m.rejected.WithLabelValues(m.input, protocol, r.String())
+		t.dropped[r] = m.dropped.WithLabelValues(m.input, protocol, r.String())
 	}
 	return t
 }
@@ -84,7 +99,7 @@ type Meter struct {
 	protocol string
 
 	samples, histograms, exemplars, metadata prometheus.Counter
-	rejected                                 [arrival.ReasonCount]prometheus.Counter
+	rejected, dropped                        [arrival.ReasonCount]prometheus.Counter
 	wire, decoded                            prometheus.Counter
 	inFlight                                 prometheus.Gauge
 	duration                                 prometheus.Observer
@@ -104,11 +119,8 @@ func (m *Meter) Answered(code int, elapsed time.Duration, wireBytes, decodedByte
 	addSome(m.histograms, result.Histograms)
 	addSome(m.exemplars, result.Exemplars)
 	addSome(m.metadata, result.Metadata)
-	for r, n := range result.Rejected {
-		if n > 0 && m.rejected[r] != nil {
-			m.rejected[r].Add(float64(n))
-		}
-	}
+	addReasons(&m.rejected, &result.Rejected)
+	addReasons(&m.dropped, &result.Dropped)
 }
 
 // Held adds to the bytes in flight; give back with a negative number.
@@ -126,7 +138,7 @@ func (m *Meter) request(code int) prometheus.Counter {
 	defer m.mu.Unlock()
 	c, ok := m.codes[code]
 	if !ok {
-		c = m.metrics.requests.WithLabelValues(m.protocol, strconv.Itoa(code))
+		c = m.metrics.requests.WithLabelValues(m.metrics.input, m.protocol, strconv.Itoa(code))
 		m.codes[code] = c
 	}
 	return c
@@ -135,5 +147,13 @@ func (m *Meter) request(code int) prometheus.Counter {
 func addSome(c prometheus.Counter, n int) {
 	if n > 0 {
 		c.Add(float64(n))
+	}
+}
+
+func addReasons(counters *[arrival.ReasonCount]prometheus.Counter, counts *arrival.Rejected) {
+	for r, n := range counts {
+		if n > 0 && counters[r] != nil {
+			counters[r].Add(float64(n))
+		}
 	}
 }

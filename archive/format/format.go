@@ -94,6 +94,8 @@ const (
 	MetaCursorPrefix = "cursor/"
 	// MetaClockPrefix begins the names of records of how far a query that is an output's source was evaluated, Unix ms.
 	MetaClockPrefix = "clock/"
+	// MetaNotePrefix begins the names of records that inputs keep, see AppendNote.
+	MetaNotePrefix = "note/"
 	// MetaPagePrefix begins the names of records that hold, for a page of 256 refs, the
 	// first sequence whose samples may not be in the page's runs. It spares a start-up
 	// the samples of pages that were cut lately, and is only a saving: without the

@@ -1,0 +1,263 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"varve/arrival"
+)
+
+// Port is how an input that decodes float samples itself writes to a sink. It is
+// safe for use by several goroutines; the deliveries it hands out are not.
+type Port struct {
+	sink   Sink
+	limits Limits
+	meter  *Meter
+	now    func() time.Time
+	free   sync.Pool // of *Delivery
+}
+
+// NewPort returns a port to sink. now is the clock of durations.
+func NewPort(sink Sink, limits Limits, meter *Meter, now func() time.Time) *Port {
+	return &Port{sink: sink, limits: limits.WithDefaults(), meter: meter, now: now}
+}
+
+// Limits are those of the port, with defaults filled in.
+func (p *Port) Limits() Limits { return p.limits }
+
+// Seed returns a secret for the keys of series as an input's encoding names them.
+// The name of the encoding includes everything that decides which labels the same
+// bytes stand for.
+func (p *Port) Seed(encoding string) arrival.Seed {
+	return arrival.Seed(p.sink.Seed().Hash([]byte(encoding)).Lo)
+}
+
+// Delivery is what one request, message or datagram brings: rows that are written
+// together, or in pieces where there are many, and what is said of them. It is
+// taken from a Port and given back with End. In the steady state it allocates
+// nothing for a sample of a known series.
+type Delivery struct {
+	port  *Port
+	began time.Time
+
+	batch arrival.Batch
+	// places runs beside batch.Rows.
+	places      []uint64
+	unknown     []arrival.Unknown
+	unknownRows []uint32
+	sets        *LabelSets
+
+	result   arrival.Result
+	examples []string
+
+	body   body
+	held   int64
+	wanted int64 // what the rows need; held in steps
+}
+
+// rowsMax is how many rows are written at a time: enough for one fsync to cost
+// next to nothing each.
+const rowsMax = 1 << 16
+
+// deliveryRowBytes is what a row with its sample takes in memory.
+const deliveryRowBytes = 40 + 8 + 16
+
+// holdStep is taken from the budget at once, so that its counter is not touched
+// for every row.
+const holdStep = 64 << 10
+
+// Delivery returns an empty delivery.
+func (p *Port) Delivery() *Delivery {
+	d, _ := p.free.Get().(*Delivery)
+	if d == nil {
+		d = &Delivery{port: p, sets: NewLabelSets(p.limits)}
+	}
+	d.began = p.now()
+	return d
+}
+
+// Add adds one float sample of the series that key stands for: at Unix
+// milliseconds, with the bits of its value. place is what Write hands to name
+// where nobody knows the key.
+func (d *Delivery) Add(key arrival.Key, place uint64, millis int64, bits uint64) error {
+	d.wanted += deliveryRowBytes
+	if d.wanted > d.held-d.body.held {
+		if err := d.hold(max(holdStep, d.wanted-(d.held-d.body.held))); err != nil {
+			return err
+		}
+	}
+	b := &d.batch
+	b.Rows = append(b.Rows, arrival.Row{Key: key, First: uint32(len(b.Times)), Count: 1})
+	b.Times = append(b.Times, millis)
+	b.Values = append(b.Values, bits)
+	d.places = append(d.places, place)
+	return nil
+}
+
+// Full tells that Write should be called before more is added.
+func (d *Delivery) Full() bool { return len(d.batch.Rows) >= rowsMax }
+
+// Refuse counts items that are not stored through the sender's fault. The error
+// becomes an example while there are few; it must quote what the sender wrote in
+// printable characters.
+func (d *Delivery) Refuse(reason arrival.Reason, items int, err error) {
+	d.result.Rejected[reason] += items
+	if len(d.examples) < d.port.limits.ErrorExamplesMax {
+		d.examples = append(d.examples, err.Error())
+	}
+}
+
+// Drop counts items that are not stored by rule, which is no fault.
+func (d *Delivery) Drop(reason arrival.Reason, items int) { d.result.Dropped[reason] += items }
+
+// Result is what became of everything so far.
+func (d *Delivery) Result() *arrival.Result { return &d.result }
+
+// Examples are texts about the first things that were refused.
+func (d *Delivery) Examples() []string { return d.examples }
+
+// Refusals tells in at most ErrorBytesMax bytes what was refused and why; it is
+// empty if nothing was.
+func (d *Delivery) Refusals() string {
+	if d.result.Rejected.Total() == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("refused ")
+	b.WriteString(d.result.Rejected.String())
+	b.WriteString("; the rest is written")
+	for i, e := range d.examples {
+		separator := "; for example: "
+		if i > 0 {
+			separator = "; "
+		}
+		if b.Len()+len(separator)+len(e) > d.port.limits.ErrorBytesMax {
+			break
+		}
+		b.WriteString(separator)
+		b.WriteString(e)
+	}
+	return b.String()
+}
+
+// Write writes what was added and forgets it, so that more can be added. It
+// returns when everything that Result counts as written is durable. name adds the
+// labels of the series at a place to the sets; its error, like labels that are not
+// valid, refuses that row alone. The labels' strings may alias the body. An error of
+// Write means that what was added since the last one may or may not be stored.
+func (d *Delivery) Write(ctx context.Context, name func(place uint64, sets *LabelSets) error) error {
+	err := d.write(ctx, name)
+	d.batch.Reset()
+	d.places = d.places[:0]
+	clear(d.unknown)
+	d.unknown, d.unknownRows = d.unknown[:0], d.unknownRows[:0]
+	d.wanted = 0
+	return err
+}
+
+func (d *Delivery) write(ctx context.Context, name func(place uint64, sets *LabelSets) error) error {
+	rows := d.batch.Rows
+	if len(rows) == 0 {
+		return nil
+	}
+	known := len(rows)
+	if missing := d.port.sink.Lookup(rows); missing > 0 {
+		known -= missing
+		resolved, err := d.resolve(ctx, name)
+		if err != nil {
+			return err
+		}
+		known += resolved
+	}
+	if known == 0 {
+		return nil
+	}
+	written, err := d.port.sink.Write(ctx, &d.batch)
+	if err != nil {
+		return fmt.Errorf("write samples: %w", err)
+	}
+	d.result.Add(&written)
+	return nil
+}
+
+// resolve names the series that the sink doesn't know, and returns how many have a ref now.
+func (d *Delivery) resolve(ctx context.Context, name func(place uint64, sets *LabelSets) error) (int, error) {
+	for i := range d.batch.Rows {
+		row := &d.batch.Rows[i]
+		if row.Ref != 0 {
+			continue
+		}
+		d.sets.Clear()
+		if err := name(d.places[i], d.sets); err != nil {
+			d.Refuse(arrival.ReasonInvalidLabels, int(row.Count), err)
+			continue
+		}
+		ls, err := d.sets.Series()
+		if err != nil {
+			d.Refuse(arrival.ReasonInvalidLabels, int(row.Count), err)
+			continue
+		}
+		d.unknown = append(d.unknown, arrival.Unknown{Key: row.Key, Labels: ls})
+		d.unknownRows = append(d.unknownRows, uint32(i))
+	}
+	if len(d.unknown) == 0 {
+		return 0, nil
+	}
+	if err := d.port.sink.Resolve(ctx, d.unknown); err != nil {
+		return 0, fmt.Errorf("resolve series: %w", err)
+	}
+	resolved := 0
+	for i := range d.unknown {
+		u := &d.unknown[i]
+		row := &d.batch.Rows[d.unknownRows[i]]
+		row.Ref = u.Ref
+		if u.Ref == 0 {
+			d.result.Rejected[u.Refused] += int(row.Count)
+			continue
+		}
+		resolved++
+	}
+	return resolved, nil
+}
+
+// hold takes bytes from the budget until the delivery ends.
+func (d *Delivery) hold(bytes int64) error {
+	if bytes <= 0 {
+		return nil
+	}
+	if !d.port.limits.InFlight.TryAcquire(bytes) {
+		return ErrOverload
+	}
+	d.held += bytes
+	d.port.meter.Held(bytes)
+	return nil
+}
+
+// What a delivery keeps of its memory: four times what 10 000 samples need.
+const (
+	keptRows = 4 * 10_000
+	keptBody = 4 << 20
+)
+
+// End counts the delivery under the HTTP status that its sender is told, or would
+// be, and gives it back. Nothing of it may be used afterwards.
+func (d *Delivery) End(code int) {
+	p := d.port
+	p.meter.Answered(code, p.now().Sub(d.began), d.body.received, len(d.body.bytes), &d.result)
+	p.meter.Held(-d.held)
+	p.limits.InFlight.Release(d.held)
+	d.held, d.wanted = 0, 0
+	d.result = arrival.Result{}
+	clear(d.examples)
+	d.examples = d.examples[:0]
+	d.body.reset()
+	if cap(d.batch.Rows) > keptRows || cap(d.unknown) > keptRows/16 || cap(d.body.bytes) > keptBody {
+		return
+	}
+	d.batch.Reset()
+	d.places = d.places[:0]
+	p.free.Put(d)
+}
