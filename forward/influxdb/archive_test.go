@@ -1,8 +1,10 @@
 package influxdb_test
 
 import (
+	"context"
 	"fmt"
 	"math"
+	"reflect"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,18 +17,41 @@ import (
 	"varve/archive"
 	"varve/forward"
 	"varve/forward/influxdb"
+	"varve/internal/gate/server"
 	"varve/internal/testkit"
 )
 
 // What an archive holds when the output begins, what arrives while it sends, and what arrived while it was stopped is at InfluxDB,
-// sample by sample as in the archive.
+// sample by sample as in the archive, whichever way it is sent.
 func TestArchiveToInfluxd(t *testing.T) {
-	influx, _ := startInflux(t, influx16(t))
-	o := testkit.Options()
+	for name, c := range map[string]struct {
+		binary func(testing.TB) string
+		// options are where to send to, given the two addresses of the target.
+		options func(web, udp string) influxdb.Options
+		// lossy tells that some may be lost on the way, which nobody hears of.
+		lossy bool
+	}{
+		"1.6": {influx16, func(web, _ string) influxdb.Options { return influxdb.Options{URL: web, Database: "metrics", Gzip: true} }, false},
+		"2": {influx18, func(web, _ string) influxdb.Options {
+			return influxdb.Options{Protocol: influxdb.V2, URL: web, Bucket: "metrics", Gzip: true}
+		}, false},
+		"UDP": {influx16, func(_, udp string) influxdb.Options {
+			return influxdb.Options{Protocol: influxdb.UDP, URL: "udp://" + udp, DatagramBytesMax: 1200}
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			influx, udp := startInflux(t, c.binary(t))
+			archiveToInfluxd(t, influx, c.options(influx.URL(""), udp), c.lossy)
+		})
+	}
+}
+
+func archiveToInfluxd(t *testing.T, influx *server.Server, o influxdb.Options, lossy bool) {
+	ao := testkit.Options()
 	var now atomic.Int64
 	now.Store(start)
-	o.Now = func() time.Time { return time.UnixMilli(now.Load()) }
-	a := testkit.Open(t, testkit.MemoryDir(t), o)
+	ao.Now = func() time.Time { return time.UnixMilli(now.Load()) }
+	a := testkit.Open(t, testkit.MemoryDir(t), ao)
 	var sets []labels.Labels
 	for i := range 40 {
 		sets = append(sets, labels.FromStrings("__name__", fmt.Sprint("metric_", i%7), "job", "j", "instance", fmt.Sprint("host ", i, ",=x")))
@@ -44,14 +69,30 @@ func TestArchiveToInfluxd(t *testing.T) {
 	}
 	write(100)
 	require.NoError(t, a.Maintain(true))
+	o.Name, o.HTTP = "influx", config.DefaultHTTPClientConfig
 	out := forward.Output{
 		Name: "influx", Start: archive.Start{All: true}, BatchSamples: 500, BatchDelay: 5 * time.Millisecond, Shards: 3,
-		NewSender: func() (forward.Sender, error) {
-			return influxdb.New(influxdb.Options{Name: "influx", URL: influx.URL(""), Database: "metrics", Gzip: true, HTTP: config.DefaultHTTPClientConfig})
-		},
+		NewSender: func() (forward.Sender, error) { return influxdb.New(o) },
 	}
 	testkit.Forward(t, a, out, func() { write(50) })
 	write(51)
 	testkit.Forward(t, a, out, func() { write(20) })
-	require.Equal(t, wanted(testkit.ReadBatch(t, a)), stored(t, influx, "value"))
+	want := wanted(testkit.ReadBatch(t, a))
+	var got map[string][]sample
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	// What comes by UDP is stored a moment after it was sent. What the host had no room for is sent again as a new output would.
+	times := 0
+	err := server.Wait(ctx, "the samples are there", func() (bool, error) {
+		got = stored(t, influx, "value")
+		if times++; lossy && times%20 == 0 {
+			again := out
+			again.Name = fmt.Sprint("again", times)
+			again.RateLimit = 10_000
+			testkit.Forward(t, a, again, nil)
+		}
+		return reflect.DeepEqual(want, got), nil
+	})
+	require.Equal(t, want, got)
+	require.NoError(t, err)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,7 +23,13 @@ import (
 
 // What an archive holds, before the output begins, while it sends and while it is stopped, is at VictoriaMetrics sample by sample.
 func TestArchiveToVictoriaMetrics(t *testing.T) {
-	vm, web, _ := victoria(t)
+	vm, web, telnet := victoria(t)
+	t.Run("HTTP", func(t *testing.T) { archiveToVictoriaMetrics(t, vm, opentsdb.Options{URL: "http://" + web, Milliseconds: true}, "web") })
+	t.Run("telnet", func(t *testing.T) { archiveToVictoriaMetrics(t, vm, opentsdb.Options{Protocol: opentsdb.Telnet, URL: telnet}, "telnet") })
+}
+
+// archiveToVictoriaMetrics sends as the options have it and reads back what has the job.
+func archiveToVictoriaMetrics(t *testing.T, vm *server.Server, to opentsdb.Options, job string) {
 	o := testkit.Options()
 	var now atomic.Int64
 	now.Store(time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC).UnixMilli())
@@ -30,7 +37,7 @@ func TestArchiveToVictoriaMetrics(t *testing.T) {
 	a := testkit.Open(t, testkit.MemoryDir(t), o)
 	var sets []labels.Labels
 	for i := range 40 {
-		sets = append(sets, labels.FromStrings("__name__", fmt.Sprint("job:metric_", i%7), "job", "j", "instance", fmt.Sprintf("host-%d:9100", i)))
+		sets = append(sets, labels.FromStrings("__name__", fmt.Sprint("job:metric_", i%7), "job", job, "instance", fmt.Sprintf("host-%d:9100", i)))
 	}
 	write := func(steps int) {
 		for range steps {
@@ -42,12 +49,13 @@ func TestArchiveToVictoriaMetrics(t *testing.T) {
 			testkit.Write(t, a, at, sets, values)
 		}
 	}
+	to.Name, to.HTTP = "tsdb", config.DefaultHTTPClientConfig
 	write(100)
 	require.NoError(t, a.Maintain(true))
 	out := forward.Output{
 		Name: "tsdb", Start: archive.Start{All: true}, BatchSamples: 500, BatchDelay: 5 * time.Millisecond, Shards: 3,
 		NewSender: func() (forward.Sender, error) {
-			return opentsdb.New(opentsdb.Options{Name: "tsdb", URL: "http://" + web, Milliseconds: true, HTTP: config.DefaultHTTPClientConfig})
+			return opentsdb.New(to)
 		},
 	}
 	testkit.Forward(t, a, out, func() { write(50) })
@@ -63,6 +71,10 @@ func TestArchiveToVictoriaMetrics(t *testing.T) {
 	err := server.Wait(ctx, "the samples are there", func() (bool, error) {
 		got = exported(t, vm)
 		for key, floats := range got {
+			if !strings.Contains(key, "job=\""+job+"\"") {
+				delete(got, key)
+				continue
+			}
 			// At least once: it keeps what comes twice.
 			got[key] = slices.Compact(floats)
 		}

@@ -20,15 +20,16 @@ import (
 	"varve/internal/gate/server"
 )
 
-// The environment variables of TestKilled. Cycles beyond the default belong to the nightly gate and to releases.
+// The environment variables of TestKilled and TestPowerCut. Cycles beyond the default belong to the nightly gate and to releases.
 const (
 	envCycles = "FORWARD_CYCLES"
 	envSeed   = "FORWARD_SEED"
 )
 
 const (
-	// defaultCycles is the share of a CI run.
-	defaultCycles = 6
+	// defaultCycles and defaultPowerCycles are the share of a CI run.
+	defaultCycles      = 6
+	defaultPowerCycles = 4
 	// archiveCycles fall on one archive: what they leave behind is compared as a whole.
 	archiveCycles = 10
 	// killDelayMax is how long the writers write before a kill.
@@ -89,8 +90,19 @@ log: {level: warn}
 // TestKilled shows that what a server acknowledged is at its targets, with its bits, when it is killed again and again while it
 // forwards, at any moment and between a target's answer and the note of it, and while targets are killed and away; and
 // that nothing else is there.
-func TestKilled(t *testing.T) {
-	cycles := number(t, envCycles, defaultCycles)
+func TestKilled(t *testing.T) { killInCycles(t, defaultCycles, func(*killed) {}) }
+
+// TestPowerCut shows the same where each kill, of the server and of a Varve that is its target, is a loss of power: what was not
+// synced may be gone, the place of an output among it.
+func TestPowerCut(t *testing.T) {
+	killInCycles(t, defaultPowerCycles, func(k *killed) {
+		p := newPower(t, k.random)
+		k.varve.power, k.peer.power = p, p
+	})
+}
+
+func killInCycles(t *testing.T, cycles int, prepare func(*killed)) {
+	cycles = number(t, envCycles, cycles)
 	if testing.Short() {
 		cycles = min(cycles, 3)
 	}
@@ -99,7 +111,11 @@ func TestKilled(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0x666f7277))
 	for number := 0; cycles > 0 && !t.Failed(); number++ {
 		name := fmt.Sprintf("archive-%03d", number)
-		t.Run(name, func(t *testing.T) { newKilled(t, random, name).run(min(cycles, archiveCycles)) })
+		t.Run(name, func(t *testing.T) {
+			k := newKilled(t, random, name)
+			prepare(k)
+			k.run(min(cycles, archiveCycles))
+		})
 		cycles -= archiveCycles
 	}
 }

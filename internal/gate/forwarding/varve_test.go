@@ -3,7 +3,9 @@ package forwarding_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -19,6 +21,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
 
+	"varve/internal/gate/powercut"
 	"varve/internal/gate/server"
 )
 
@@ -41,6 +44,35 @@ type varve struct {
 	configuration func() string
 	server        *server.Server // nil while it is down
 	kills         int
+	// power, unless it is nil, makes of every kill a loss of power.
+	power *power
+}
+
+// power takes from what servers had not synced.
+type power struct {
+	recorder *powercut.Recorder
+	random   *rand.Rand
+}
+
+func newPower(t *testing.T, random *rand.Rand) *power {
+	t.Helper()
+	r, err := powercut.NewRecorder(t.TempDir())
+	if errors.Is(err, powercut.ErrNoCompiler) {
+		server.Lacking(t, "%v", err)
+	}
+	require.NoError(t, err)
+	return &power{recorder: r, random: random}
+}
+
+func (v *varve) syncLog() string { return filepath.Join(v.dir, "syncs.log") }
+
+// cut leaves of the data what a loss of power may.
+func (p *power) cut(v *varve) {
+	v.t.Helper()
+	damage, err := powercut.Cut(v.data(), v.syncLog(), powercut.Options{Random: p.random, Exact: p.random.IntN(2) == 0, Torn: p.random.IntN(4) == 0})
+	require.NoError(v.t, err)
+	v.t.Logf("power cut of %s: %v", filepath.Base(v.dir), damage)
+	require.NoError(v.t, os.Remove(v.syncLog()))
 }
 
 func newVarve(t *testing.T, configuration func() string) *varve {
@@ -96,8 +128,12 @@ func (v *varve) start() {
 // launch starts it.
 func (v *varve) launch() {
 	v.t.Helper()
+	var env []string
+	if v.power != nil {
+		env = v.power.recorder.Env(v.data(), v.syncLog())
+	}
 	s, err := server.Start(server.Options{
-		Binary: v.binary, Address: v.address,
+		Binary: v.binary, Address: v.address, Env: env,
 		Args: []string{"serve", "--config.file", v.writeConfiguration(), "--storage.path", v.data(), "--web.listen-address", v.address},
 	})
 	require.NoError(v.t, err)
@@ -115,6 +151,9 @@ func (v *varve) kill() {
 	v.server.Kill()
 	v.server = nil
 	v.kills++
+	if v.power != nil {
+		v.power.cut(v)
+	}
 }
 
 // stop ends it in order.
