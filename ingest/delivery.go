@@ -53,9 +53,11 @@ type Delivery struct {
 	result   arrival.Result
 	examples []string
 
-	body   body
-	held   int64
-	wanted int64 // what the rows need; held in steps
+	body body
+	// wire and decoded are the bytes of what did not come through ReadBody.
+	wire, decoded int
+	held          int64
+	wanted        int64 // what the rows need; held in steps
 }
 
 // rowsMax is how many rows are written at a time: enough for one fsync to cost
@@ -97,16 +99,22 @@ func (d *Delivery) Add(key arrival.Key, place uint64, millis int64, bits uint64)
 	return nil
 }
 
+// Took counts bytes that were read otherwise than by ReadBody, as they came and decompressed.
+func (d *Delivery) Took(wire, decoded int) {
+	d.wire += wire
+	d.decoded += decoded
+}
+
 // Full tells that Write should be called before more is added.
 func (d *Delivery) Full() bool { return len(d.batch.Rows) >= rowsMax }
 
 // Refuse counts items that are not stored through the sender's fault. The error
-// becomes an example while there are few; it must quote what the sender wrote in
+// becomes an example while there are few, unless its text is empty; it must quote what the sender wrote in
 // printable characters.
 func (d *Delivery) Refuse(reason arrival.Reason, items int, err error) {
 	d.result.Rejected[reason] += items
-	if len(d.examples) < d.port.limits.ErrorExamplesMax {
-		d.examples = append(d.examples, err.Error())
+	if text := err.Error(); text != "" && len(d.examples) < d.port.limits.ErrorExamplesMax {
+		d.examples = append(d.examples, text)
 	}
 }
 
@@ -246,10 +254,10 @@ const (
 // be, and gives it back. Nothing of it may be used afterwards.
 func (d *Delivery) End(code int) {
 	p := d.port
-	p.meter.Answered(code, p.now().Sub(d.began), d.body.received, len(d.body.bytes), &d.result)
+	p.meter.Answered(code, p.now().Sub(d.began), d.wire+d.body.received, d.decoded+len(d.body.bytes), &d.result)
 	p.meter.Held(-d.held)
 	p.limits.InFlight.Release(d.held)
-	d.held, d.wanted = 0, 0
+	d.held, d.wanted, d.wire, d.decoded = 0, 0, 0, 0
 	d.result = arrival.Result{}
 	clear(d.examples)
 	d.examples = d.examples[:0]
