@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"varve/forward"
+	"varve/natsconn"
 )
 
 // place is where messages go at the moment: a connection, and a stream that was looked at since it stands.
@@ -64,7 +65,7 @@ func (s *Sender) connect() error {
 	if s.conn != nil && !s.conn.IsClosed() {
 		return s.unconnected(s.conn.LastError())
 	}
-	opts, err := s.o.connectOptions()
+	opts, err := s.o.Client()
 	if err != nil {
 		return &forward.Blocked{Err: err}
 	}
@@ -75,7 +76,7 @@ func (s *Sender) connect() error {
 		// The last error is asked for where it matters.
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	)
-	conn, err := nats.Connect(strings.Join(s.o.URLs, ","), opts...)
+	conn, err := nats.Connect(s.o.Servers(), opts...)
 	if err != nil {
 		return s.unconnected(err)
 	}
@@ -186,7 +187,7 @@ func (s *Sender) look(ctx context.Context, at *place) error {
 		return lookErr("look at stream "+at.stream, err, fmt.Sprintf("there is no stream %s: nats stream add %s --subjects '%s', or have it created", at.stream, at.stream, pattern))
 	}
 	c := stream.CachedInfo().Config
-	if !slices.ContainsFunc(c.Subjects, func(wide string) bool { return covers(wide, pattern) }) {
+	if !slices.ContainsFunc(c.Subjects, func(wide string) bool { return natsconn.Covers(wide, pattern) }) {
 		return &forward.Blocked{Err: fmt.Errorf("stream %s takes %s, and not all of %s: nats stream edit %s --subjects LIST", at.stream, strings.Join(c.Subjects, ", "), pattern, at.stream)}
 	}
 	if c.NoAck {

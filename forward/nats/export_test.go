@@ -29,9 +29,6 @@ func Pattern(template string) (string, error) {
 // Token escapes a value, for tests.
 func Token(value string) string { return string(appendToken(nil, value)) }
 
-// Covers is covers, for tests.
-var Covers = covers
-
 // Reconnected is what the client calls when it has connected again, for tests.
 func Reconnected(s *Sender) { s.reconnected(s.conn) }
 

@@ -20,6 +20,7 @@ import (
 
 	"varve/forward"
 	"varve/forward/nats"
+	"varve/natsconn"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -54,8 +55,9 @@ func stop(s *natsserver.Server) {
 func newSender(t testing.TB, url string, change ...func(*nats.Options)) *nats.Sender {
 	t.Helper()
 	o := nats.Options{
-		Name: "test", URLs: []string{url}, Subject: "varve.{__name__}.{job}", Stream: nats.Stream{Name: "VARVE", Create: true},
-		Metadata: true, Exemplars: true, Histograms: true, ReconnectWait: 10 * time.Millisecond, AckTimeout: 5 * time.Second,
+		Options: natsconn.Options{Name: "test", URLs: []string{url}, ReconnectWait: 10 * time.Millisecond},
+		Subject: "varve.{__name__}.{job}", Stream: nats.Stream{Name: "VARVE", Create: true},
+		Metadata: true, Exemplars: true, Histograms: true, AckTimeout: 5 * time.Second,
 	}
 	for _, c := range change {
 		c(&o)

@@ -52,7 +52,7 @@ func New(o Options) (*Sender, error) {
 		return nil, err
 	}
 	s := &Sender{o: o, subject: t, payload: p, rewinds: make(chan time.Duration, 1)}
-	if _, err := s.o.connectOptions(); err != nil {
+	if _, err := s.o.Client(); err != nil {
 		return nil, err
 	}
 	return s, nil

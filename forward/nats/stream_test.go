@@ -16,6 +16,7 @@ import (
 
 	"varve/forward"
 	"varve/forward/nats"
+	"varve/natsconn"
 )
 
 // class names the class of an error.
@@ -253,7 +254,7 @@ func TestForbidden(t *testing.T) {
 
 // TestOptions shows that nonsense is refused, without the password that an address may hold.
 func TestOptions(t *testing.T) {
-	good := nats.Options{URLs: []string{"nats://localhost"}, Subject: "varve"}
+	good := nats.Options{Options: natsconn.Options{URLs: []string{"nats://localhost"}}, Subject: "varve"}
 	_, err := nats.New(good)
 	require.NoError(t, err)
 	for name, change := range map[string]func(*nats.Options){

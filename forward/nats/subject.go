@@ -115,19 +115,3 @@ func appendToken(dst []byte, value string) []byte {
 	}
 	return dst
 }
-
-// covers says whether every subject that matches the narrow pattern matches the wide one.
-func covers(wide, narrow string) bool {
-	w, n := strings.Split(wide, "."), strings.Split(narrow, ".")
-	for i, token := range w {
-		switch {
-		case token == ">":
-			return i < len(n)
-		case i >= len(n) || n[i] == ">":
-			return false
-		case token != "*" && token != n[i]:
-			return false
-		}
-	}
-	return len(w) == len(n)
-}

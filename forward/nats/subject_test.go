@@ -12,6 +12,7 @@ import (
 
 	"varve/forward"
 	"varve/forward/nats"
+	"varve/natsconn"
 )
 
 // TestSubject shows what becomes of labels in subjects.
@@ -35,7 +36,7 @@ func TestSubject(t *testing.T) {
 // TestTemplates shows which templates are refused.
 func TestTemplates(t *testing.T) {
 	for _, bad := range []string{"", ".", "a..b", "a.", ".a", "a b", "a.*", "a.>", "{", "a.{", "a.{}", "a}", "a.{b}}", "a.{b{c}}", "$JS.{a}", "$SYS", "a\n"} {
-		_, err := nats.New(nats.Options{URLs: []string{"localhost"}, Subject: bad})
+		_, err := nats.New(nats.Options{Options: natsconn.Options{URLs: []string{"localhost"}}, Subject: bad})
 		require.Error(t, err, bad)
 	}
 	_, err := nats.Subject(t, "a.{b}", labels.FromStrings("b", strings.Repeat("x", 5000)))
@@ -54,21 +55,6 @@ func TestPattern(t *testing.T) {
 	f("varve.{__name__}.{job}", "varve.*.*")
 	f("a-{b}.c", "*.c")
 	f("{a}{b}.x{c}y.z", "*.*.z")
-
-	covers := func(wide, narrow string, want bool) {
-		t.Helper()
-		require.Equal(t, want, nats.Covers(wide, narrow), "%s covers %s", wide, narrow)
-	}
-	covers("varve.*.*", "varve.*.*", true)
-	covers("varve.>", "varve.*.*", true)
-	covers(">", "varve", true)
-	covers("*.*.*", "varve.*.*", true)
-	covers("varve.>", "varve", false)
-	covers("varve.up.*", "varve.*.*", false)
-	covers("varve.*", "varve.*.*", false)
-	covers("varve.*.*", "varve.*", false)
-	covers("varve.*.*", "varve.>", false)
-	covers("a", "b", false)
 }
 
 // unescape reads a token back as the package comment describes it.

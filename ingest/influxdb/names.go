@@ -1,0 +1,391 @@
+package influxdb
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"varve/arrival"
+	"varve/ingest"
+)
+
+// naming says how a line's series are named. It is read only.
+type naming struct {
+	characters  Characters
+	separator   string
+	appendValue bool
+	bare        map[string]bool
+	text        []string
+	requests    [requestParameters]string // names of labels, empty for none
+	identity    string
+}
+
+func newNaming(o *Options) *naming {
+	n := &naming{
+		characters: o.Characters, separator: o.Separator, appendValue: o.AppendValue,
+		bare: make(map[string]bool), text: slices.Clone(o.TextLabels), identity: o.identity(),
+		requests: [requestParameters]string{o.DatabaseLabel, o.RetentionPolicyLabel, o.BucketLabel, o.OrgLabel},
+	}
+	for _, measurement := range o.BareMeasurements {
+		n.bare[measurement] = true
+	}
+	return n
+}
+
+// kindOfText says what becomes of a field of text.
+func (n *naming) kindOfText(key []byte) fieldKind {
+	if bytes.IndexByte(key, '\\') >= 0 {
+		key = []byte(unescape(key, fieldEscapes))
+	}
+	for _, name := range n.text {
+		if string(key) == name {
+			return kindLabel
+		}
+	}
+	return kindText
+}
+
+// onlyField is the field that a metric's name leaves out where no other is stored.
+const onlyField = "value"
+
+// metric is the name of a field's metric. single says that no other field of the line is stored.
+func (n *naming) metric(measurement, field string, single bool) string {
+	switch {
+	case n.bare[measurement]:
+		return n.clean(field, true)
+	case single && field == onlyField && !n.appendValue:
+		return n.clean(measurement, true)
+	}
+	return n.clean(measurement+n.separator+field, true)
+}
+
+// renamed is put before a tag that bears the name of the metric's label, as Prometheus
+// does with labels of a target that it keeps for itself.
+const renamed = "exported_"
+
+// label is the name of a tag's label.
+func (n *naming) label(key string) string {
+	name := n.clean(key, false)
+	if name == model.MetricNameLabel {
+		return renamed + name
+	}
+	return name
+}
+
+// clean replaces the characters of a name that may not be kept.
+func (n *naming) clean(name string, colons bool) string {
+	if n.characters == UTF8 {
+		return name
+	}
+	var b strings.Builder
+	if name[0] >= '0' && name[0] <= '9' {
+		b.WriteByte('_')
+	} else if i := firstUnclean(name, colons); i == len(name) {
+		return name
+	}
+	for _, r := range name {
+		if r < utf8.RuneSelf && cleanByte(byte(r), colons) {
+			b.WriteByte(byte(r))
+		} else {
+			b.WriteByte('_')
+		}
+	}
+	return b.String()
+}
+
+func firstUnclean(name string, colons bool) int {
+	for i := range len(name) {
+		if !cleanByte(name[i], colons) {
+			return i
+		}
+	}
+	return len(name)
+}
+
+func cleanByte(c byte, colons bool) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == ':' && colons
+}
+
+// What a backslash escapes where. It stays before every other byte.
+const (
+	measurementEscapes = ", "
+	tagEscapes         = ", ="
+	fieldEscapes       = `, ="`
+	textEscapes        = `"\`
+)
+
+// unescape takes the backslashes away from before the bytes of escapes.
+func unescape(b []byte, escapes string) string {
+	if bytes.IndexByte(b, '\\') < 0 {
+		return string(b)
+	}
+	out := make([]byte, 0, len(b))
+	for i := 0; i < len(b); i++ {
+		if b[i] == '\\' && i+1 < len(b) && strings.IndexByte(escapes, b[i+1]) >= 0 {
+			i++
+		}
+		out = append(out, b[i])
+	}
+	return string(out)
+}
+
+// tag is a tag as it is written.
+type tag struct {
+	key, value []byte
+}
+
+// splitKey finds the measurement and the tags of a line and checks them as InfluxDB does.
+// It appends the tags.
+func splitKey(key []byte, tags []tag) (measurement []byte, _ []tag, fault error) {
+	if len(key) == 0 || key[0] == ',' {
+		return nil, tags, errMissingMeasurement
+	}
+	i := unescaped(key, 1, ",")
+	measurement = key[:i]
+	for i < len(key) {
+		i++ // the comma
+		if i == len(key) || key[i] == ',' || key[i] == ' ' || key[i] == '=' {
+			return nil, tags, errMissingTagKey
+		}
+		t := tag{key: key[i:]}
+		i = unescaped(key, i+1, ",=")
+		if i == len(key) || key[i] == ',' {
+			return nil, tags, errMissingTagValue
+		}
+		t.key = t.key[:i-(len(key)-len(t.key))]
+		i++ // the equals sign
+		if i == len(key) || key[i] == ',' || key[i] == ' ' {
+			return nil, tags, errMissingTagValue
+		}
+		t.value = key[i:]
+		i = unescaped(key, i+1, ",=")
+		if i < len(key) && key[i] == '=' {
+			return nil, tags, errTagFormat
+		}
+		t.value = t.value[:i-(len(key)-len(t.value))]
+		tags = append(tags, t)
+	}
+	return measurement, tags, nil
+}
+
+// unescaped returns the index of the first of the bytes at or behind at that no backslash
+// precedes, or the length.
+func unescaped(b []byte, at int, bytes string) int {
+	for ; at < len(b); at++ {
+		if strings.IndexByte(bytes, b[at]) >= 0 && b[at-1] != '\\' {
+			return at
+		}
+	}
+	return at
+}
+
+// duplicateTags tells whether two tags have the same key. Where there are more than
+// tagsMax they are refused for that.
+func duplicateTags(tags []tag, tagsMax int) bool {
+	if len(tags) > tagsMax {
+		return false
+	}
+	for i := range tags {
+		for j := range i {
+			if bytes.Equal(tags[i].key, tags[j].key) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// namedLine is the line whose series are being named: its rows come one after the other.
+type namedLine struct {
+	place int // offset of the line plus one, 0 for none
+	fault error
+
+	measurement string
+	tags        []tag
+	pairs       []labels.Label
+	// metrics are the names of the metrics of the line with the index of the first field
+	// that bears each.
+	metrics map[string]int
+	byField []string
+}
+
+func (n *namedLine) forget() {
+	n.place, n.fault, n.measurement = 0, nil, ""
+	clear(n.tags)
+	clear(n.pairs)
+	clear(n.metrics)
+	clear(n.byField)
+	n.tags, n.pairs, n.byField = n.tags[:0], n.pairs[:0], n.byField[:0]
+}
+
+// nameSeries is what a delivery calls for series that the archive doesn't know.
+func (d *decoder) nameSeries(place uint64, sets *ingest.LabelSets) error {
+	n := &d.named
+	if start := int(place >> 32); n.place != start+1 {
+		n.forget()
+		n.place = start + 1
+		if n.fault = d.nameLine(start); n.fault != nil {
+			d.example(&d.again, n.fault)
+		}
+	}
+	if n.fault != nil {
+		return errSeen
+	}
+	index := int(uint32(place))
+	name := n.byField[index]
+	if first := n.metrics[name]; first != index && !d.sameKey(first, index) {
+		d.example(&d.again, fmt.Errorf("fields %s and %s are both the metric %s", d.fieldText(first), d.fieldText(index), strconv.QuoteToASCII(name)))
+		return errSeen
+	}
+	sets.Add(model.MetricNameLabel, name)
+	for _, p := range n.pairs {
+		sets.Add(p.Name, p.Value)
+	}
+	return nil
+}
+
+func (d *decoder) sameKey(i, j int) bool {
+	a, b := d.again.fields[i], d.again.fields[j]
+	return bytes.Equal(d.body[a.from:a.to], d.body[b.from:b.to])
+}
+
+func (d *decoder) fieldText(i int) string {
+	f := d.again.fields[i]
+	return printable(d.body[f.from:min(f.to, f.from+faultDigits)])
+}
+
+// nameLine reads the line at start again, which is a good one but for its tags, and finds
+// the names and labels of its series.
+func (d *decoder) nameLine(start int) error {
+	n, p, names := &d.named, &d.again, d.in.names
+	if _, fault := p.read(names, d.body, start, true); fault != nil {
+		return fault
+	}
+	measurement, tags, fault := splitKey(d.body[p.start:p.keyEnd], n.tags)
+	n.tags = tags
+	if fault != nil {
+		return fault
+	}
+	if duplicateTags(tags, d.in.limits.LabelsMax) {
+		return errDuplicateTags
+	}
+	for _, t := range tags {
+		n.pairs = append(n.pairs, labels.Label{Name: names.label(unescape(t.key, tagEscapes)), Value: unescape(t.value, tagEscapes)})
+	}
+	for i := range p.fields {
+		if f := &p.fields[i]; f.kind == kindLabel {
+			// What stands behind the closing quote is not read, see readText.
+			text := d.body[f.to+len(`="`) : f.end]
+			n.pairs = append(n.pairs, labels.Label{
+				Name:  names.label(unescape(d.body[f.from:f.to], fieldEscapes)),
+				Value: unescape(text[:bytes.LastIndexByte(text, '"')], textEscapes),
+			})
+		}
+	}
+	if err := n.collisions(d.in.limits.LabelsMax); err != nil {
+		return err
+	}
+	n.pairs = d.extra.appendTo(n.pairs)
+	n.measurement = unescape(measurement, measurementEscapes)
+	if n.metrics == nil {
+		n.metrics = make(map[string]int)
+	}
+	for i := range p.fields {
+		f := &p.fields[i]
+		name := ""
+		if f.kind == kindNumber {
+			name = names.metric(n.measurement, unescape(d.body[f.from:f.to], fieldEscapes), p.numbers == 1)
+			if _, is := n.metrics[name]; !is {
+				n.metrics[name] = i
+			}
+		}
+		n.byField = append(n.byField, name)
+	}
+	return nil
+}
+
+// collisions finds labels that come twice, which tags with different keys may once they
+// are names.
+func (n *namedLine) collisions(labelsMax int) error {
+	if len(n.pairs) > labelsMax {
+		return nil // refused for that
+	}
+	for i, p := range n.pairs {
+		for _, q := range n.pairs[:i] {
+			if p.Name == q.Name {
+				return fmt.Errorf("two tags are both the label %s", strconv.QuoteToASCII(cut(p.Name, faultDigits)))
+			}
+		}
+	}
+	return nil
+}
+
+// requestParameters is how many parameters of a request may become labels.
+const requestParameters = 4
+
+// extraLabels are the labels that a request adds to all its lines.
+type extraLabels struct {
+	pairs [requestParameters]labels.Label
+	any   bool
+}
+
+// extraLabels returns the labels for the parameters db, rp, bucket and org.
+func (n *naming) extraLabels(values [requestParameters]string) (e extraLabels) {
+	for i, value := range values {
+		if n.requests[i] != "" && value != "" {
+			e.pairs[i] = labels.Label{Name: n.requests[i], Value: value}
+			e.any = true
+		}
+	}
+	return e
+}
+
+// seed is that of the keys of lines with these labels.
+func (e *extraLabels) seed(of arrival.Seed) arrival.Seed {
+	if !e.any {
+		return of
+	}
+	var b []byte
+	for _, p := range e.pairs {
+		b = arrival.AppendLabel(b, p.Name, p.Value)
+	}
+	return arrival.Seed(of.Hash(b).Lo)
+}
+
+// appendTo appends those that no pair bears the name of.
+func (e *extraLabels) appendTo(pairs []labels.Label) []labels.Label {
+	if !e.any {
+		return pairs
+	}
+	for _, p := range e.pairs {
+		if p.Name != "" && !slices.ContainsFunc(pairs, func(q labels.Label) bool { return q.Name == p.Name }) {
+			pairs = append(pairs, p)
+		}
+	}
+	return pairs
+}
+
+// printable is text of a sender without control characters or broken UTF-8.
+func printable(b []byte) string {
+	out := make([]byte, 0, len(b))
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			out = fmt.Appendf(out, `\x%02x`, b[0])
+		case !strconv.IsPrint(r):
+			quoted := strconv.QuoteRuneToASCII(r)
+			out = append(out, quoted[1:len(quoted)-1]...)
+		default:
+			out = utf8.AppendRune(out, r)
+		}
+		b = b[n:]
+	}
+	return string(out)
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package influxdb_test
+
+const raceEnabled = false

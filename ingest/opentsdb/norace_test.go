@@ -1,0 +1,5 @@
+//go:build !race
+
+package opentsdb_test
+
+const raceEnabled = false
