@@ -33,6 +33,8 @@ type Appendable struct {
 	meter   *Meter
 	known   knownSeries
 	batches sync.Pool // of *arrival.Batch
+	// skipRepeated is set before the first appender is taken.
+	skipRepeated bool
 }
 
 var (
@@ -51,6 +53,26 @@ func NewAppendable(sink Sink, limits Limits, metrics *Metrics, protocol string) 
 	}
 }
 
+// SkipRepeated makes the appenders leave out a sample that equals, in time, start
+// timestamp and value, the one of its series that they wrote last, and count it as
+// dropped. It is for sources that give timestamps of their own and repeat a sample
+// until they have a new one. Only what was committed through this Appendable is
+// recognised, in a batch of which everything was stored that no filter leaves out:
+// the first sample after a restart is written again, which changes nothing. A sample with
+// exemplars is never left out. Call it before the first appender is taken.
+func (a *Appendable) SkipRepeated() { a.skipRepeated = true }
+
+// ReportingTo returns an appender that adds what becomes of its samples to result
+// and counts no request: it is for an input whose requests hold more than one
+// transaction's worth of things to count. Commit's error then only says that the
+// samples could not be written through no fault of theirs. Result is the appender's
+// until it is committed or rolled back.
+func (a *Appendable) ReportingTo(ctx context.Context, result *arrival.Result) storage.AppenderV2 {
+	app := a.appender(ctx)
+	app.report = result
+	return app
+}
+
 // AppenderV2 implements storage.AppendableV2. The context bounds Commit too.
 func (a *Appendable) AppenderV2(ctx context.Context) storage.AppenderV2 {
 	return a.appender(ctx)
@@ -65,8 +87,8 @@ func (a *Appendable) appender(ctx context.Context) *appender {
 	return &appender{to: a, ctx: ctx, batch: a.batches.Get().(*arrival.Batch), sets: NewLabelSets(a.limits)}
 }
 
-// knownSeriesMax bounds knownSeries: at about 100 bytes each, not counting labels
-// that the caller holds anyway, 50 MiB in each of two generations.
+// knownSeriesMax bounds knownSeries: at about 140 bytes each, not counting labels
+// that the caller holds anyway, 70 MiB in each of two generations.
 const knownSeriesMax = 1 << 19
 
 // known is a series that came through an Appendable before.
@@ -75,6 +97,8 @@ type known struct {
 	key    arrival.Key
 	// latestMillis is the time of the latest sample that was committed.
 	latestMillis int64
+	// last is the sample that was committed last, where repeated ones are left out.
+	last sampleMark
 }
 
 // knownSeries remembers series by the ref that Append gave out. It holds two
@@ -107,6 +131,7 @@ func (s *knownSeries) put(ref storage.SeriesRef, k known) {
 	defer s.mu.Unlock()
 	if was, ok := s.locked(ref); ok {
 		k.latestMillis = max(k.latestMillis, was.latestMillis)
+		k.last = was.last
 	}
 	s.putLocked(ref, k)
 }
@@ -118,14 +143,46 @@ func (s *knownSeries) putLocked(ref storage.SeriesRef, k known) {
 	s.young[ref] = k
 }
 
-// committed notes the times of samples that are durable.
-func (s *knownSeries) committed(latest map[storage.SeriesRef]int64) {
+// committed notes the samples of a batch that are durable. series runs beside the
+// batch's rows; rows without a ref were not written. With all, every sample of the
+// others is, and the last of each is noted too.
+func (s *knownSeries) committed(b *arrival.Batch, series []appended, all bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for ref, millis := range latest {
-		if k, ok := s.locked(ref); ok && millis > k.latestMillis {
-			k.latestMillis = millis
-			s.young[ref] = k
+	for i, r := range b.Rows {
+		if r.Count == 0 || r.Ref == 0 {
+			continue
 		}
+		k, ok := s.locked(series[i].ref)
+		if !ok {
+			continue
+		}
+		for _, t := range b.Times[r.First : r.First+r.Count] {
+			k.latestMillis = max(k.latestMillis, t)
+		}
+		if all {
+			n := r.First + r.Count - 1
+			k.last = sampleMark{timeMillis: b.Times[n], bits: b.Values[n], kind: sampleFloat}
+			if len(b.Starts) > 0 {
+				k.last.startMillis = b.Starts[n]
+			}
+		}
+		s.putLocked(series[i].ref, k)
+	}
+	var scratch []byte
+	for i := range b.Histograms {
+		h := &b.Histograms[i]
+		if b.Rows[h.Row].Ref == 0 {
+			continue
+		}
+		k, ok := s.locked(series[h.Row].ref)
+		if !ok {
+			continue
+		}
+		k.latestMillis = max(k.latestMillis, h.TimeMillis)
+		if all {
+			k.last, scratch = markOf(h, scratch)
+		}
+		s.putLocked(series[h.Row].ref, k)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -39,7 +40,11 @@ type appender struct {
 	held, spent int64
 	family      arrival.Metadata
 	families    map[string]struct{}
-	ended       bool
+	// report gets what becomes of the samples, instead of the meter, unless it is nil.
+	report *arrival.Result
+	// dropped counts what the batch leaves out by rule.
+	dropped arrival.Result
+	ended   bool
 }
 
 type appended struct {
@@ -49,9 +54,19 @@ type appended struct {
 
 // Append implements storage.AppenderV2.
 func (a *appender) Append(ref storage.SeriesRef, ls labels.Labels, st, t int64, v float64, h *histogram.Histogram, fh *histogram.FloatHistogram, opts storage.AppendV2Options) (storage.SeriesRef, error) {
-	row, err := a.row(ref, ls)
-	if err != nil {
-		return 0, err
+	row, ok := a.lastRow(ref, ls)
+	if !ok {
+		found, k, err := a.find(ref, ls)
+		if err != nil {
+			return 0, err
+		}
+		if a.to.skipRepeated && len(opts.Exemplars) == 0 && a.repeats(&k, st, t, v, h, fh) {
+			a.leaveOut(h != nil || fh != nil)
+			return found, nil
+		}
+		if row, err = a.addRow(found, k); err != nil {
+			return 0, err
+		}
 	}
 	ref = a.series[row].ref
 	if opts.RejectOutOfOrder {
@@ -59,6 +74,7 @@ func (a *appender) Append(ref storage.SeriesRef, ls labels.Labels, st, t int64, 
 			return 0, storage.ErrOutOfOrderSample
 		}
 	}
+	var err error
 	if h != nil || fh != nil {
 		err = a.histogram(row, st, t, h, fh)
 	} else {
@@ -83,11 +99,20 @@ func (a *appender) Commit() error {
 	start := time.Now()
 	var result arrival.Result
 	err := a.write(&result)
+	if err != nil {
+		result = arrival.Result{}
+	} else {
+		result.Add(&a.dropped)
+	}
+	if a.report != nil {
+		a.report.Add(&result)
+		a.end()
+		return err
+	}
 	code := http.StatusNoContent
 	switch {
 	case err != nil:
 		code = http.StatusServiceUnavailable
-		result = arrival.Result{}
 	case result.Rejected.Total() > 0:
 		code = http.StatusBadRequest
 		err = fmt.Errorf("commit: the archive refused %s: %w", result.Rejected.String(), storage.ErrOutOfBounds)
@@ -122,22 +147,10 @@ func (a *appender) write(result *arrival.Result) error {
 	}
 	written.Rejected.Add(&result.Rejected)
 	*result = written
-	latest := make(map[storage.SeriesRef]int64, len(b.Rows))
-	for i, r := range b.Rows {
-		ref := a.series[i].ref
-		for _, t := range b.Times[r.First : r.First+r.Count] {
-			if was, ok := latest[ref]; !ok || t > was {
-				latest[ref] = t
-			}
-		}
-	}
-	for _, h := range b.Histograms {
-		ref := a.series[h.Row].ref
-		if was, ok := latest[ref]; !ok || h.TimeMillis > was {
-			latest[ref] = h.TimeMillis
-		}
-	}
-	a.to.known.committed(latest)
+	// What a filter leaves out it will leave out again. Anything else that was not
+	// stored may be when it comes again.
+	all := a.to.skipRepeated && result.Rejected.Total() == 0 && result.Dropped.Total() == result.Dropped[arrival.ReasonFiltered]
+	a.to.known.committed(b, a.series, all)
 	return nil
 }
 
@@ -198,24 +211,42 @@ func (a *appender) end() {
 // row returns the index of a row for the series that ref and ls name, the last row
 // where it is the same series.
 func (a *appender) row(ref storage.SeriesRef, ls labels.Labels) (int, error) {
-	if a.ended {
-		return 0, errEnded
+	if row, ok := a.lastRow(ref, ls); ok {
+		return row, nil
 	}
+	ref, k, err := a.find(ref, ls)
+	if err != nil {
+		return 0, err
+	}
+	return a.addRow(ref, k)
+}
+
+// lastRow returns the index of the last row if ref and ls name its series.
+func (a *appender) lastRow(ref storage.SeriesRef, ls labels.Labels) (int, bool) {
 	last := len(a.series) - 1
-	if last >= 0 && (ls.IsEmpty() && ref == a.series[last].ref || !ls.IsEmpty() && labels.Equal(ls, a.series[last].labels)) {
-		return last, nil
+	if last < 0 {
+		return 0, false
 	}
-	k, ok := known{}, false
+	same := ls.IsEmpty() && ref == a.series[last].ref || !ls.IsEmpty() && labels.Equal(ls, a.series[last].labels)
+	return last, same
+}
+
+// find returns the series that ref and ls name. It trusts ref only where it is
+// known to be of ls.
+func (a *appender) find(ref storage.SeriesRef, ls labels.Labels) (storage.SeriesRef, known, error) {
+	if a.ended {
+		return 0, known{}, errEnded
+	}
 	if ref != 0 {
-		k, ok = a.to.known.get(ref)
-		ok = ok && (ls.IsEmpty() || labels.Equal(k.labels, ls))
-	}
-	if !ok {
-		var err error
-		if ref, k, err = a.identify(ls); err != nil {
-			return 0, err
+		k, ok := a.to.known.get(ref)
+		if ok && (ls.IsEmpty() || labels.Equal(k.labels, ls)) {
+			return ref, k, nil
 		}
 	}
+	return a.identify(ls)
+}
+
+func (a *appender) addRow(ref storage.SeriesRef, k known) (int, error) {
 	if err := a.spend(rowBytes); err != nil {
 		return 0, err
 	}
@@ -226,6 +257,15 @@ func (a *appender) row(ref storage.SeriesRef, ls labels.Labels) (int, error) {
 
 // identify finds or creates the series of ls.
 func (a *appender) identify(ls labels.Labels) (storage.SeriesRef, known, error) {
+	// A set in the archive's own form needs no copy where its key is known: only what
+	// was found valid is remembered under a key.
+	a.wire = arrival.AppendLabels(a.wire[:0], ls)
+	rows := [1]arrival.Row{{Key: a.to.sink.Seed().Hash(a.wire)}}
+	if !ls.IsEmpty() && a.to.sink.Lookup(rows[:]) == 0 {
+		if k, ok := a.to.known.get(rows[0].Ref); ok && k.key == rows[0].Key {
+			return rows[0].Ref, k, nil
+		}
+	}
 	ls.Range(func(l labels.Label) { a.sets.Add(l.Name, l.Value) })
 	valid, err := a.sets.Series()
 	if err != nil {
@@ -233,7 +273,7 @@ func (a *appender) identify(ls labels.Labels) (storage.SeriesRef, known, error) 
 	}
 	a.wire = arrival.AppendLabels(a.wire[:0], valid)
 	k := known{labels: valid, key: a.to.sink.Seed().Hash(a.wire), latestMillis: math.MinInt64}
-	rows := [1]arrival.Row{{Key: k.key}}
+	rows[0] = arrival.Row{Key: k.key}
 	if a.to.sink.Lookup(rows[:]) > 0 {
 		unknown := [1]arrival.Unknown{{Key: k.key, Labels: valid}}
 		if err := a.to.sink.Resolve(a.ctx, unknown[:]); err != nil {
@@ -245,6 +285,9 @@ func (a *appender) identify(ls labels.Labels) (storage.SeriesRef, known, error) 
 		rows[0].Ref = unknown[0].Ref
 	}
 	a.to.known.put(rows[0].Ref, k)
+	if was, ok := a.to.known.get(rows[0].Ref); ok {
+		k = was
+	}
 	return rows[0].Ref, k, nil
 }
 
@@ -343,6 +386,10 @@ func (a *appender) metadata(ls labels.Labels, family string, m metadata.Metadata
 	if _, ok := a.families[family]; ok {
 		return nil
 	}
+	if !a.sayable(family, m) {
+		_ = a.refuse(arrival.ReasonInvalidSeries, errFamily)
+		return nil
+	}
 	if err := a.spend(int64(len(family) + len(m.Help) + len(m.Unit))); err != nil {
 		return err
 	}
@@ -354,6 +401,15 @@ func (a *appender) metadata(ls labels.Labels, family string, m metadata.Metadata
 	a.families[a.family.Family] = struct{}{}
 	a.batch.Metadata = append(a.batch.Metadata, a.family)
 	return nil
+}
+
+var errFamily = errors.New("metadata of a metric family is not UTF-8, too long or without a name")
+
+// sayable says whether the archive takes what is said of a metric family.
+func (a *appender) sayable(family string, m metadata.Metadata) bool {
+	most := a.to.limits.ValueBytesMax
+	return family != "" && len(family) <= most && len(m.Help) <= most && len(m.Unit) <= most &&
+		utf8.ValidString(family) && utf8.ValidString(m.Help) && utf8.ValidString(m.Unit)
 }
 
 // What an item costs in memory while it waits for Commit.
@@ -384,7 +440,11 @@ func (a *appender) spend(bytes int64) error {
 
 // refuse counts something that will not be stored and returns the error for it.
 func (a *appender) refuse(reason arrival.Reason, err error) error {
-	a.to.meter.refused(reason)
+	if a.report != nil {
+		a.report.Rejected[reason]++
+	} else {
+		a.to.meter.refused(reason)
+	}
 	return &refusal{reason: reason, err: err}
 }
 
