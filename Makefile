@@ -131,8 +131,8 @@ crash: build ## Kill the server N times (30) under load, and N times at the comp
 	VARVE_BINARY=$(CURDIR)/bin/varve CRASH_CYCLES=$(N) go test ./internal/gate/crash -run '^(TestCrash|TestCrashCompactor|TestPowerCut)$$' \
 		-count=1 -v -timeout $$(( $(N) * 40 + 900 ))s
 
-forward: build ## Kill the server N times (30) while it forwards to targets that come and go, and check that they have all of it.
-	VARVE_BINARY=$(CURDIR)/bin/varve FORWARD_CYCLES=$(N) go test ./internal/gate/forwarding -run '^TestKilled$$' \
+forward: build ## Kill the server N times (30), and cut its power as often, while it forwards to targets that come and go, and check that they have all of it.
+	VARVE_BINARY=$(CURDIR)/bin/varve FORWARD_CYCLES=$(N) go test ./internal/gate/forwarding -run '^(TestKilled|TestPowerCut)$$' \
 		-count=1 -v -timeout $$(( $(N) * 25 + 900 ))s
 
 FUZZTIME ?= 20s

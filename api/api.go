@@ -6,8 +6,8 @@
 // paths of the routing table (routes.go) reach it. What upstream has to learn
 // from scrape targets, its own database or its own configuration is answered
 // here instead: metadata, status/tsdb, status/config, running queries,
-// federation. Remote write is a handler that is passed in and mounted under
-// every path that senders use.
+// federation. Inputs are handlers that are passed in with the paths where their
+// senders expect them, which a reload may change.
 //
 // Each path belongs to one group of package access, whose Guard stands in front
 // of all of them. Behind it stand the limits: body, query text, concurrency of
@@ -136,8 +136,8 @@ type Options struct {
 	// Queries lists and cancels what the engine runs; nil if it can't.
 	Queries Queries
 	Actions Actions
-	// Write takes remote write requests of all versions.
-	Write http.Handler
+	// Inputs take samples.
+	Inputs Inputs
 	// Targets are those that the server scrapes itself; nil for none.
 	Targets v1.TargetRetriever
 	Limits  Limits
@@ -162,7 +162,7 @@ type Options struct {
 
 func (o *Options) validate() error {
 	switch {
-	case o.Guard == nil, o.Engine == nil, o.Storage == nil, o.Catalogue == nil, o.StorageStatus == nil, o.Write == nil, o.Parser == nil, o.Registry == nil, o.Logger == nil:
+	case o.Guard == nil, o.Engine == nil, o.Storage == nil, o.Catalogue == nil, o.StorageStatus == nil, o.Inputs == nil, o.Parser == nil, o.Registry == nil, o.Logger == nil:
 		return errors.New("api: an option is missing")
 	case o.Actions.Ready == nil, o.Actions.Reload == nil, o.Actions.Quit == nil, o.Actions.ConfigYAML == nil, o.Actions.ExternalLabels == nil, o.Actions.RuntimeInfo == nil:
 		return errors.New("api: an action is missing")

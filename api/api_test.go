@@ -200,31 +200,56 @@ func TestNotReadyIsUnavailable(t *testing.T) {
 	require.Equal(t, 200, code)
 }
 
-func TestWritesAreTakenUnderEveryPathUntilTheServerDrains(t *testing.T) {
-	// All names that senders use reach the handler, by POST alone; a draining server
-	// answers 503, which senders retry, while reads go on.
+func TestInputsAreServedUntilTheServerDrains(t *testing.T) {
+	// What has a path reaches its handler, with a slash at the end too; a draining server
+	// answers 503, which senders retry, while reads and probes go on.
 	t.Parallel()
 	f := filled(t, nil)
-	paths := []string{"/api/v1/write", "/write", "/receive", "/api/v1/push", "/api/prom/push"}
+	paths := []string{"/api/v1/write", "/api/v1/write/", "/write", "/write/"}
 	for _, path := range paths {
-		for _, p := range []string{path, path + "/"} {
-			code, _, _ := f.call(http.MethodPost, p, "body")
-			require.Equal(t, 204, code, p)
-			code, header, _ := f.call(http.MethodGet, p, "")
-			require.Equal(t, 405, code, p)
-			require.Equal(t, "POST", header.Get("Allow"))
-		}
+		code, _, _ := f.call(http.MethodPost, path, "body")
+		require.Equal(t, 204, code, path)
 	}
-	require.EqualValues(t, 2*len(paths), f.written.Load())
+	require.EqualValues(t, len(paths), f.written.Load())
+	code, _, _ := f.call(http.MethodPost, "/receive", "body")
+	require.Equal(t, 404, code)
 	f.handler.Drain()
 	for _, path := range paths {
 		code, header, _ := f.call(http.MethodPost, path, "body")
 		require.Equal(t, 503, code)
 		require.NotEmpty(t, header.Get("Retry-After"))
 	}
-	require.EqualValues(t, 2*len(paths), f.written.Load())
-	code, _ := f.get("/api/v1/query?query=up")
+	require.EqualValues(t, len(paths), f.written.Load())
+	code, _ = f.get("/api/v1/query?query=up")
 	require.Equal(t, 200, code)
+	code, _ = f.get("/ping")
+	require.Equal(t, 204, code)
+	code, body := f.get("/api/v1/status/inputs")
+	require.Equal(t, 200, code)
+	require.JSONEq(t, `{"status":"success","data":3}`, string(body))
+}
+
+func TestInputsOwnAddress(t *testing.T) {
+	// An input's own address has its own guard, and nothing else than the input.
+	t.Parallel()
+	f := filled(t, nil)
+	p, err := access.NewPolicy(access.PolicyOptions{Tokens: []access.Token{{Name: "telegraf", Secret: "s3cret"}}})
+	require.NoError(t, err)
+	g, err := access.NewGuard(p, nil, nil)
+	require.NoError(t, err)
+	h := f.handler.InputHandler("telegraf", g, f.options.Inputs.Endpoint)
+	ask := func(path, token string) int {
+		r := httptest.NewRequest(http.MethodPost, path, strings.NewReader("x"))
+		r.Header.Set("Authorization", "Token "+token)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Code
+	}
+	require.Equal(t, 204, ask("/write?db=x", "s3cret"))
+	require.Equal(t, 401, ask("/write?db=x", "other"))
+	require.Equal(t, 401, ask("/api/v1/write", "s3cret"), "it takes no token of InfluxDB's")
+	require.Equal(t, 404, ask("/api/v1/query", "s3cret"))
+	require.Equal(t, 204, ask("/ping", ""))
 }
 
 func TestMetadataLimits(t *testing.T) {
@@ -417,7 +442,7 @@ func TestEveryEndpointAsksForItsGroup(t *testing.T) {
 		{"GET", "/federate?match[]=up", "f"},
 		{"POST", "/api/v1/read", "f"},
 		{"POST", "/api/v1/write", "w"},
-		{"POST", "/api/prom/push/", "w"},
+		{"POST", "/api/v1/write/", "w"},
 		{"DELETE", "/api/v1/status/queries/1", "a"},
 		{"POST", "/-/reload", "a"},
 		{"PUT", "/-/quit", "a"},
@@ -555,7 +580,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	_, err := api.New(o)
 	require.ErrorContains(t, err, "limit")
 	o = f.options
-	o.Write = nil
+	o.Inputs = nil
 	_, err = api.New(o)
 	require.ErrorContains(t, err, "missing")
 	o = f.options

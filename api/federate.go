@@ -61,7 +61,13 @@ func (s *federated) kind() dto.MetricType {
 // All samples are gathered and the storage is let go before the first byte is
 // sent, so that a slow client holds no view of it.
 func (a *API) federate(w http.ResponseWriter, r *http.Request) {
-	selectors, err := a.o.Parser.ParseMetricSelectors(r.Form["match[]"])
+	a.expose(w, r, r.Form["match[]"], a.newestSamples)
+}
+
+// expose answers, in a format that the client takes, the samples that gather finds for the
+// series that the texts select.
+func (a *API) expose(w http.ResponseWriter, r *http.Request, texts []string, gather func(context.Context, [][]*labels.Matcher) ([]federated, error)) {
+	selectors, err := a.o.Parser.ParseMetricSelectors(texts)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -71,7 +77,7 @@ func (a *API) federate(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	samples, err := a.newestSamples(r.Context(), selectors)
+	samples, err := gather(r.Context(), selectors)
 	if err != nil {
 		a.metrics.federationErrors.Inc()
 		code, known := a.status(err)
@@ -120,15 +126,22 @@ func (a *API) newestSamples(ctx context.Context, selectors [][]*labels.Matcher) 
 		if !ok {
 			continue
 		}
-		if len(samples) == a.o.Limits.FederateSeries {
-			return nil, fmt.Errorf("%w; at most %d are answered", errTooManySeries, a.o.Limits.FederateSeries)
-		}
 		s.metric = series.Labels()
-		s.name = s.metric.Get(model.MetricNameLabel)
-		samples = append(samples, s)
+		if samples, err = a.appendFederated(samples, s); err != nil {
+			return nil, err
+		}
 	}
 	a.metrics.federationWarnings.Add(float64(len(set.Warnings())))
 	return samples, set.Err()
+}
+
+// appendFederated adds the sample of another series, unless there are too many.
+func (a *API) appendFederated(samples []federated, s federated) ([]federated, error) {
+	if len(samples) == a.o.Limits.FederateSeries {
+		return nil, fmt.Errorf("%w; at most %d are answered", errTooManySeries, a.o.Limits.FederateSeries)
+	}
+	s.name = s.metric.Get(model.MetricNameLabel)
+	return append(samples, s), nil
 }
 
 // newestSample returns the last sample up to maxt, unless there is none or it

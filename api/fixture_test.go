@@ -112,7 +112,10 @@ func newFixture(t testing.TB, change func(*api.Options)) *fixture {
 			ExternalLabels: func() labels.Labels { return f.external },
 			RuntimeInfo:    func() (v1.RuntimeInfo, error) { return v1.RuntimeInfo{Hostname: "here"}, nil },
 		},
-		Write:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f.written.Add(1); w.WriteHeader(http.StatusNoContent) }),
+		Inputs: inputs{
+			"/api/v1/write": {Handler: http.HandlerFunc(f.write)}, "/write": {Handler: http.HandlerFunc(f.write), Influx: true},
+			"/ping": {Public: true, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })},
+		},
 		Limits: api.DefaultLimits(), Parser: f.engine.Parser(), LookbackDelta: 5 * time.Minute,
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 		Version: api.Version{Version: "0.1.0", Revision: "abc"}, Flags: map[string]string{"storage.path": "data"},
@@ -125,6 +128,29 @@ func newFixture(t testing.TB, change func(*api.Options)) *fixture {
 	require.NoError(t, err)
 	return f
 }
+
+// write takes anything.
+func (f *fixture) write(w http.ResponseWriter, r *http.Request) {
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	f.written.Add(1)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// inputs are endpoints by their paths.
+type inputs map[string]api.Endpoint
+
+// Endpoint implements api.Inputs.
+func (i inputs) Endpoint(path string) (api.Endpoint, bool) {
+	e, ok := i[path]
+	e.Path = path
+	return e, ok
+}
+
+// InputsStatus implements api.Inputs.
+func (i inputs) InputsStatus() (any, error) { return len(i), nil }
 
 // append stores samples of one series, given as pairs of age and value.
 func (f *fixture) append(series labels.Labels, samples ...sample) {
@@ -211,3 +237,6 @@ var (
 	errDisk    = errors.New("disk on fire")
 	errTooMuch = errors.New("too many bytes")
 )
+
+// writer is an input at the usual path of remote write.
+func writer(h http.HandlerFunc) inputs { return inputs{"/api/v1/write": {Handler: h}} }

@@ -23,21 +23,27 @@ const selectorsMax = 256
 type bodyWithDeadline struct {
 	io.ReadCloser
 	control *http.ResponseController
+	// long: each part has the time anew.
+	long bool
 }
 
-func limitBodyTime(w http.ResponseWriter, r *http.Request) {
+// limitBodyTime bounds the time that the body may take, or for a long one each part of it.
+func limitBodyTime(w http.ResponseWriter, r *http.Request, long bool) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return
 	}
 	c := http.NewResponseController(w)
 	if c.SetReadDeadline(time.Now().Add(bodyReadTimeout)) == nil {
-		r.Body = &bodyWithDeadline{ReadCloser: r.Body, control: c}
+		r.Body = &bodyWithDeadline{ReadCloser: r.Body, control: c, long: long}
 	}
 }
 
 func (b *bodyWithDeadline) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
+	switch {
+	case err == nil && b.long:
+		_ = b.control.SetReadDeadline(time.Now().Add(bodyReadTimeout))
+	case err == io.EOF:
 		// Without a deadline to lift there is nothing to undo.
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
@@ -48,7 +54,7 @@ func (b *bodyWithDeadline) Read(p []byte) (int, error) {
 // the handler to read. The texts in it are bounded by the engine's parser.
 func (a *API) readForm(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		limitBodyTime(w, r)
+		limitBodyTime(w, r, false)
 		r.Body = http.MaxBytesReader(w, r.Body, a.o.Limits.FormBytes)
 		err := r.ParseForm()
 		if err == nil {
@@ -86,19 +92,5 @@ func (a *API) limitReads(next http.Handler) http.Handler {
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))
-	})
-}
-
-// write passes remote write requests on until the server drains.
-func (a *API) write() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.draining.Load() {
-			w.Header().Set("Retry-After", retryAfterSeconds)
-			w.Header().Set("Connection", "close")
-			http.Error(w, "the server is stopping", http.StatusServiceUnavailable)
-			return
-		}
-		limitBodyTime(w, r)
-		a.o.Write.ServeHTTP(w, r)
 	})
 }

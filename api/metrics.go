@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -14,6 +15,8 @@ type metrics struct {
 	seconds            *prometheus.HistogramVec
 	federationErrors   prometheus.Counter
 	federationWarnings prometheus.Counter
+	// inputs are the observing handlers of endpoints of inputs, by name: they come and go with the configuration.
+	inputs sync.Map // of string to http.Handler
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -43,6 +46,15 @@ func (m *metrics) observe(name string, next http.Handler) http.Handler {
 	route := prometheus.Labels{"handler": name}
 	return promhttp.InstrumentHandlerDuration(m.seconds.MustCurryWith(route),
 		promhttp.InstrumentHandlerCounter(m.requests.MustCurryWith(route), next))
+}
+
+// observed is what counts and times an endpoint of an input, whose handler the request carries.
+func (m *metrics) observed(name string) http.Handler {
+	h, ok := m.inputs.Load(name)
+	if !ok {
+		h, _ = m.inputs.LoadOrStore(name, m.observe(name, http.HandlerFunc(serveEndpoint)))
+	}
+	return h.(http.Handler)
 }
 
 // DeniedCounter registers and returns what counts refusals for a Guard.

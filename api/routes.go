@@ -42,10 +42,6 @@ var upstreamRoutes = []struct {
 	{"status/self_metrics", access.Debug, false},
 }
 
-// writePaths are where senders of remote write expect a receiver: Prometheus,
-// Thanos, Cortex and Mimir.
-var writePaths = []string{"/api/v1/write", "/write", "/receive", "/api/v1/push", "/api/prom/push"}
-
 // routes builds the one table of everything that is served.
 func (a *API) routes() http.Handler {
 	t := &table{mux: http.NewServeMux(), a: a}
@@ -62,9 +58,8 @@ func (a *API) routes() http.Handler {
 	}
 	t.add("/api/v1/read", access.Federate, a.readForm(a.limitReads(a.checkRemoteRead(upstream))), http.MethodPost)
 	t.add("/federate", access.Federate, a.readForm(a.limitReads(http.HandlerFunc(a.federate))), http.MethodGet)
-	for _, path := range writePaths {
-		t.add(path, access.Write, a.write(), http.MethodPost)
-		t.add(path+"/{$}", access.Write, a.write(), http.MethodPost)
+	if last, ok := a.o.Storage.(lastSamples); ok {
+		t.add("/latest", access.Federate, a.readForm(a.limitReads(a.latest(last))), http.MethodGet)
 	}
 	t.add("/api/v1/metadata", access.Metadata, http.HandlerFunc(a.serveMetadata), http.MethodGet)
 	t.add("/api/v1/status/tsdb", access.Metadata, a.limitReads(http.HandlerFunc(a.serveStorageStatus)), http.MethodGet)
@@ -86,6 +81,7 @@ func (a *API) routes() http.Handler {
 		t.add("/api/v1/admin/outputs/{name}/resume", access.Admin, a.admin(a.steerOutput(a.o.Outputs.ResumeOutput)), http.MethodPost)
 		t.add("/api/v1/admin/outputs/{name}/rewind", access.Admin, a.admin(a.serveRewind), http.MethodPost)
 	}
+	t.add("/api/v1/status/inputs", access.Metadata, http.HandlerFunc(a.serveInputs), http.MethodGet)
 	a.addDeletes(t)
 	t.add("/-/reload", access.Lifecycle, a.lifecycle(a.serveReload), http.MethodPost, http.MethodPut)
 	t.add("/-/quit", access.Lifecycle, a.lifecycle(a.serveQuit), http.MethodPost, http.MethodPut)
@@ -97,7 +93,8 @@ func (a *API) routes() http.Handler {
 		t.add("/debug/pprof/"+name, access.Debug, a.admin(h), http.MethodGet)
 	}
 	t.add("/{$}", access.Metadata, http.HandlerFunc(a.serveStartPage), http.MethodGet)
-	t.mux.Handle("/", a.metrics.observe("not_found", a.o.Guard.Protect(access.Metadata, http.HandlerFunc(serveNotFound))))
+	notFound := a.metrics.observe("not_found", a.o.Guard.Protect(access.Metadata, http.HandlerFunc(serveNotFound)))
+	t.mux.Handle("/", a.toInputs(a.o.Guard, "", a.o.Inputs.Endpoint, notFound))
 	return a.underPrefix(t.mux)
 }
 

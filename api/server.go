@@ -47,15 +47,25 @@ func NewServer(o ServerOptions) (*Server, error) {
 		return nil, errors.New("api: a server needs a guard, a logger and a positive number of connections")
 	}
 	s := &Server{o: o}
-	s.http = &http.Server{
-		Handler:           http.HandlerFunc(s.serve),
+	s.http = s.Beside(http.HandlerFunc(s.serve))
+	return s, nil
+}
+
+// Beside returns a server with the limits of this one, for another address.
+func (s *Server) Beside(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    headerBytesMax,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: http2StreamsMax},
-		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelDebug),
 	}
-	return s, nil
+}
+
+// Limited returns l with as many connections at a time as the server's own address has.
+func (s *Server) Limited(l net.Listener) net.Listener {
+	return netutil.LimitListener(l, s.o.Connections)
 }
 
 // Use makes the server answer with a from now on.
@@ -63,7 +73,7 @@ func (s *Server) Use(a *API) { s.api.Store(a) }
 
 // Serve takes connections from l until Shutdown, then returns nil. It closes l.
 func (s *Server) Serve(l net.Listener) error {
-	err := s.http.Serve(s.o.Guard.Listener(netutil.LimitListener(l, s.o.Connections)))
+	err := s.http.Serve(s.o.Guard.Listener(s.Limited(l)))
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

@@ -67,7 +67,7 @@ func TestShutdownAnswersOpenRequests(t *testing.T) {
 	t.Parallel()
 	begun, finish := make(chan struct{}), make(chan struct{})
 	f := newFixture(t, func(o *api.Options) {
-		o.Write = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		o.Inputs = writer(func(w http.ResponseWriter, r *http.Request) {
 			close(begun)
 			<-finish
 			w.WriteHeader(http.StatusNoContent)
@@ -96,7 +96,7 @@ func TestBodiesHaveADeadlineOfTheirOwn(t *testing.T) {
 	// lifted at the body's end, so that a handler may take longer than a sender.
 	t.Parallel()
 	f := newFixture(t, func(o *api.Options) {
-		o.Write = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		o.Inputs = writer(func(w http.ResponseWriter, r *http.Request) {
 			if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(-time.Second)); err != nil {
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 				return
@@ -126,7 +126,7 @@ func TestShutdownCutsOffWhatTakesTooLong(t *testing.T) {
 	t.Parallel()
 	begun := make(chan struct{})
 	f := newFixture(t, func(o *api.Options) {
-		o.Write = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		o.Inputs = writer(func(w http.ResponseWriter, r *http.Request) {
 			close(begun)
 			<-r.Context().Done()
 		})

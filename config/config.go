@@ -37,6 +37,7 @@ type Config struct {
 	Retention []RetentionRule `yaml:"retention"`
 	// RetentionSize of zero means no limit.
 	RetentionSize Size       `yaml:"retention_size"`
+	Inputs        []Input    `yaml:"inputs"`
 	Outputs       []Output   `yaml:"outputs"`
 	Federation    Federation `yaml:"federation"`
 	SelfScrape    SelfScrape `yaml:"self_scrape"`

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"fmt"
 	"math"
 	"regexp"
@@ -11,7 +9,6 @@ import (
 	"time"
 
 	commonconfig "github.com/prometheus/common/config"
-	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -266,24 +263,13 @@ func (m *CCMetric) Matchers() ([]*labels.Matcher, error) {
 	return all[0], nil
 }
 
-// fingerprint sets the fingerprints of the outputs that the file has.
+// fingerprint sets the fingerprints of the outputs and inputs that the file has.
 func fingerprint(data []byte, c *Config) {
-	var file struct {
-		Outputs []yaml.Node `yaml:"outputs"`
+	for i, f := range fingerprints(data, "outputs") {
+		c.Outputs[i].Fingerprint = f
 	}
-	if yaml.Unmarshal(data, &file) != nil {
-		return
-	}
-	for i := range c.Outputs {
-		if i >= len(file.Outputs) {
-			return
-		}
-		text, err := yaml.Marshal(&file.Outputs[i])
-		if err != nil || hasAlias(&file.Outputs[i]) {
-			text = data // What an alias stands for is elsewhere.
-		}
-		sum := sha256.Sum256(text)
-		c.Outputs[i].Fingerprint = base64.RawURLEncoding.EncodeToString(sum[:])
+	for i, f := range fingerprints(data, "inputs") {
+		c.Inputs[i].Fingerprint = f
 	}
 }
 
@@ -326,18 +312,8 @@ func (v *validator) checkOutput(path string, o *Output) {
 	if _, err := selectors(o.FilterExclude); err != nil {
 		v.mistake(path+".filter_exclude", "%v", err)
 	}
-	for k, r := range o.RelabelConfigs {
-		if r == nil {
-			v.mistake(fmt.Sprintf("%s.relabel_configs.%d", path, k), "it is empty")
-		} else if err := r.Validate(model.UTF8Validation); err != nil {
-			v.mistake(fmt.Sprintf("%s.relabel_configs.%d", path, k), "%v", err)
-		}
-	}
-	for name := range o.ExternalLabels {
-		if !model.UTF8Validation.IsValidLabelName(name) || name == model.MetricNameLabel {
-			v.mistake(path+".external_labels", "%q is not the name of a label", name)
-		}
-	}
+	v.checkRelabel(path, o.RelabelConfigs)
+	v.checkLabelNames(path+".external_labels", o.ExternalLabels)
 	within(v, path+".batch_samples", o.BatchSamples, 0, 1_000_000)
 	within(v, path+".batch_delay", o.BatchDelay, 0, minute)
 	within(v, path+".shards", o.Shards, 0, 256)

@@ -17,7 +17,7 @@ func Reloaded(current, next *Config) (effective *Config, waiting []string) {
 	c.Deletes = next.Deletes
 	c.Federation = next.Federation
 	c.SelfScrape = next.SelfScrape
-	c.Outputs = next.Outputs
+	c.Inputs, c.Outputs = next.Inputs, next.Outputs
 	c.Log.Level = next.Log.Level
 	c.Retention, c.RetentionSize = next.Retention, next.RetentionSize
 

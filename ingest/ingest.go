@@ -8,6 +8,9 @@
 //   - Sink is the archive as an input sees it. An input fills an arrival.Batch,
 //     asks the sink for the refs of its series, and hands the batch over; when
 //     Write returns, what it reports is on disk.
+//   - Door is the archive as one input may see it: with the filters, limits,
+//     replicas and thinning that are configured for it. It is a Sink too.
+//   - Port and Delivery are for inputs that decode float samples themselves.
 //   - Limits and Budget bound memory. A limit concerns one request, the budget
 //     all requests that are in the process at a time.
 //   - LabelSets turns the pairs that a sender names into the one form the archive

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -106,6 +107,14 @@ func (p *Policy) allows(principals []string, g Group) bool {
 		return true
 	}
 	return slices.ContainsFunc(principals, func(who string) bool { return p.grants[who].has(g) })
+}
+
+// TLSConfig returns what connections are to be encrypted with, nil if they aren't. It must not be changed.
+func (p *Policy) TLSConfig() *tls.Config {
+	if p.webFile == nil {
+		return nil
+	}
+	return p.webFile.tls
 }
 
 // TLS reports whether connections are to be encrypted.

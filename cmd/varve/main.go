@@ -1,7 +1,7 @@
 // Command varve keeps Prometheus metrics for years and answers PromQL over them.
 //
 // Each verb has a file of its own: serve, config, check config, check data,
-// inspect, seal, plan, version. The server is put together in server.go, under a drawing of
+// inspect, seal, plan, import, version. The server is put together in server.go, under a drawing of
 // its parts; this is the one place that knows all packages.
 //
 // Exit codes: 0 when the verb did what it was asked, 1 when it could not or found
@@ -49,6 +49,7 @@ func execute(args []string, stdout, stderr io.Writer) (code int) {
 	addOutputs(app, stdout)
 	addSeal(app, stdout, stderr)
 	addPlan(app, stdout, stderr)
+	addImport(app, stdout, stderr)
 	addVersion(app, stdout)
 	_, err := app.Parse(args)
 	switch {

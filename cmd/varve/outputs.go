@@ -27,6 +27,7 @@ import (
 	forwardnats "varve/forward/nats"
 	"varve/forward/opentsdb"
 	"varve/forward/remotewrite"
+	"varve/natsconn"
 	"varve/query"
 )
 
@@ -331,7 +332,7 @@ func opentsdbOptions(c *config.Output) opentsdb.Options {
 
 func natsOptions(c *config.Output) (forwardnats.Options, error) {
 	n := c.NATS
-	o := natsConnection(c.Name, &n.NATSConnection)
+	o := forwardnats.Options{Options: natsConnection(c.Name, &n.NATSConnection)}
 	o.Subject, o.Payload, o.Core = n.Subject, forwardnats.Payload(n.Payload), n.Core
 	o.RewindWindow, o.MaxPayloadBytes = time.Duration(n.RewindWindow), int(n.MaxPayload)
 	o.Metadata, o.Exemplars, o.Histograms = unless(n.SendMetadata), unless(n.SendExemplars), unless(n.SendNativeHistograms)
@@ -354,8 +355,8 @@ func natsOptions(c *config.Output) (forwardnats.Options, error) {
 	return o, err
 }
 
-func natsConnection(name string, n *config.NATSConnection) forwardnats.Options {
-	return forwardnats.Options{
+func natsConnection(name string, n *config.NATSConnection) natsconn.Options {
+	return natsconn.Options{
 		Name: name, URLs: n.URLs, User: n.User, Password: string(n.Password), PasswordFile: n.PasswordFile, Token: string(n.Token), TokenFile: n.TokenFile,
 		CredentialsFile: n.CredentialsFile, NKeyFile: n.NKeyFile, TLS: n.TLS,
 	}
@@ -405,7 +406,7 @@ func newCCMS(o ccms.Options, c *config.CCMetricStoreOutput) (forward.Sender, err
 	if c.NATS == nil {
 		return ccms.New(o)
 	}
-	p, err := forwardnats.NewPublisher(natsConnection(o.Name, c.NATS), c.Subject)
+	p, err := forwardnats.NewPublisher(forwardnats.Options{Options: natsConnection(o.Name, c.NATS)}, c.Subject)
 	if err != nil {
 		return nil, err
 	}

@@ -73,5 +73,6 @@ func (s *server) tryReload() (waiting []string, err error) {
 	}
 	s.guard.Set(policy)
 	s.current.Store(effective)
-	return waiting, nil
+	// An input that does not begin keeps nothing else from what it is to be: it says so in its status.
+	return waiting, s.inputs.Load().reload(effective)
 }

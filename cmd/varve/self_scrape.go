@@ -19,7 +19,6 @@ import (
 	"github.com/prometheus/prometheus/discovery/targetgroup"
 	"github.com/prometheus/prometheus/scrape"
 	"github.com/prometheus/prometheus/storage"
-	v1 "github.com/prometheus/prometheus/web/api/v1"
 
 	"varve/config"
 )
@@ -62,7 +61,7 @@ func newSelfScrape(logger *slog.Logger, registry *prometheus.Registry, instance 
 		DiscoveryReloadOnStartup: true,
 		DiscoveryReloadInterval:  model.Duration(time.Second),
 		HTTPClientOptions:        []config_util.HTTPClientOption{config_util.WithDialContextFunc(s.pipes.dial)},
-	}, logger, nil, nil, s.sink, registry)
+	}, logger, nil, nil, s.sink, prometheus.WrapRegistererWith(prometheus.Labels{"input": selfScrapeJob}, registry))
 	if err != nil {
 		return nil, fmt.Errorf("self scrape: %w", err)
 	}
@@ -100,9 +99,6 @@ func (s *selfScrape) apply(c config.SelfScrape) error {
 	}
 	return nil
 }
-
-// targets are what status/targets lists.
-func (s *selfScrape) targets() v1.TargetRetriever { return s.manager }
 
 // run scrapes until stop.
 func (s *selfScrape) run() error {

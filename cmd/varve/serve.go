@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -118,8 +119,18 @@ func (s *server) drain(error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
+	var inputs sync.WaitGroup
+	inputs.Go(func() { s.drainInputs(ctx) })
 	if err := s.web.Shutdown(ctx); err != nil {
 		s.o.logger.Warn("Some requests were cut off.", "err", err)
+	}
+	inputs.Wait()
+}
+
+// drainInputs ends the inputs, if there are any, with what they have received.
+func (s *server) drainInputs(ctx context.Context) {
+	if in := s.inputs.Load(); in != nil {
+		in.stop(ctx)
 	}
 }
 

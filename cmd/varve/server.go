@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,7 +28,6 @@ import (
 	"varve/archive"
 	"varve/config"
 	"varve/ingest"
-	"varve/ingest/remotewrite"
 	"varve/query"
 )
 
@@ -85,16 +85,19 @@ type server struct {
 	registry *prometheus.Registry
 	metrics  *serverMetrics
 	guard    *access.Guard
-	web      *api.Server
-	scrape   *selfScrape
+	// denied counts what guards refuse.
+	denied func(access.Group, int)
+	web    *api.Server
+	scrape *selfScrape
 
 	quit     chan struct{}
 	quitOnce sync.Once
 	// stopping is closed to make the archive's actor end.
 	stopping chan struct{}
 	closeErr error // of the archive; set before the group ends
-	// compacting is set once there is an archive.
+	// compacting and inputs are set once there is an archive.
 	compacting atomic.Pointer[compacting]
+	inputs     atomic.Pointer[inputs]
 
 	// reloadMu is held while a configuration is read and put into effect, and while
 	// what depends on one is put together late.
@@ -131,7 +134,8 @@ func newServer(o serverOptions) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.guard, err = access.NewGuard(policy, s.externalURL, api.DeniedCounter(s.registry)); err != nil {
+	s.denied = api.DeniedCounter(s.registry)
+	if s.guard, err = access.NewGuard(policy, s.externalURL, s.denied); err != nil {
 		return nil, fmt.Errorf("web.external_url: %w", err)
 	}
 	if s.web, err = api.NewServer(api.ServerOptions{Guard: s.guard, Connections: c.Web.MaxConnections, Logger: o.logger}); err != nil {
@@ -162,6 +166,7 @@ func (s *server) runArchive() error {
 		err = s.useArchive(a, engine, compacting, forwarding)
 	}
 	if err != nil {
+		s.drainInputs(context.Background())
 		return errors.Join(err, closeBoth(engine, a))
 	}
 	s.compacting.Store(compacting)
@@ -169,6 +174,7 @@ func (s *server) runArchive() error {
 	select {
 	case <-a.Started():
 		if err := a.StartError(); err != nil {
+			s.drainInputs(context.Background())
 			compacting.stop()
 			return errors.Join(fmt.Errorf("read the journal back: %w; run varve check data %s", err, s.dataDir), closeBoth(engine, a))
 		}
@@ -180,6 +186,7 @@ func (s *server) runArchive() error {
 	case <-s.stopping:
 	}
 	<-s.stopping
+	s.drainInputs(context.Background())
 	forwarding.stop()
 	compacting.stop()
 	s.closeErr = closeBoth(engine, a)
@@ -206,8 +213,7 @@ func closeAfter(a *archive.Archive, err error) error {
 func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting *compacting, forwarding *forwarding) error {
 	c := s.o.config
 	s.metrics.watch(a)
-	arrivals := ingest.NewMetrics(s.registry)
-	limits := ingestLimits(c)
+	inputs := s.newInputs(a)
 	handler, err := api.New(api.Options{
 		Guard: s.guard, Engine: engine, Storage: archiveStorage{a}, Catalogue: catalogue{a}, StorageStatus: storageStatus, Queries: engine, Compactor: compacting, Outputs: forwarding,
 		Deletes: deleting{compacting, func() time.Duration { return time.Duration(s.current.Load().Deletes.Grace) }},
@@ -215,8 +221,8 @@ func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting
 			Ready: a.StartError, Reload: s.reload, Quit: s.stop, ConfigYAML: func() string { return s.current.Load().YAML() },
 			ExternalLabels: s.externalLabels, RuntimeInfo: s.runtimeInfo,
 		},
-		Write:   remotewrite.New(a, limits, arrivals, s.o.logger, time.Now),
-		Targets: s.scrape.targets(),
+		Inputs:  inputs,
+		Targets: targets{s.scrape.manager, inputs},
 		Limits: api.Limits{
 			RegexBytes: int(c.Query.MaxRegex), FormBytes: int64(c.Query.MaxForm), Timeout: time.Duration(c.Query.Timeout),
 			Concurrency: c.Query.MaxConcurrency, FederateSeries: c.Query.MaxFederatedSeries, RemoteReadSamples: c.Query.MaxRemoteReadSamples,
@@ -240,7 +246,12 @@ func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting
 		return err
 	}
 	s.archive, s.forwarding = a, forwarding
-	if err := s.scrape.begin(ingest.NewAppendable(a, limits, arrivals, "scrape"), s.current.Load().SelfScrape); err != nil {
+	if err := s.scrape.begin(ingest.NewAppendable(a, inputs.limits, inputs.arrivals.For(selfScrapeJob), "scrape"), s.current.Load().SelfScrape); err != nil {
+		return err
+	}
+	inputs.api = handler
+	s.inputs.Store(inputs)
+	if err := inputs.begin(s.current.Load()); err != nil {
 		return err
 	}
 	s.web.Use(handler)

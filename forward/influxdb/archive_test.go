@@ -31,7 +31,9 @@ func TestArchiveToInfluxd(t *testing.T) {
 		// lossy tells that some may be lost on the way, which nobody hears of.
 		lossy bool
 	}{
-		"1.6": {influx16, func(web, _ string) influxdb.Options { return influxdb.Options{URL: web, Database: "metrics", Gzip: true} }, false},
+		"1.6": {influx16, func(web, _ string) influxdb.Options {
+			return influxdb.Options{URL: web, Database: "metrics", Gzip: true}
+		}, false},
 		"2": {influx18, func(web, _ string) influxdb.Options {
 			return influxdb.Options{Protocol: influxdb.V2, URL: web, Bucket: "metrics", Gzip: true}
 		}, false},

@@ -58,19 +58,7 @@ func influx18(t testing.TB) string {
 	if path := os.Getenv("INFLUXD1_8"); path != "" {
 		return path
 	}
-	dir := os.Getenv("PEERS_DIR")
-	if dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			server.Lacking(t, "no INFLUXD1_8, and no cache directory: %v", err)
-		}
-		dir = filepath.Join(cache, "varve-peers")
-	}
-	found, err := filepath.Glob(filepath.Join(dir, "influxd-1.8.*"))
-	if err != nil || len(found) == 0 {
-		server.Lacking(t, "no INFLUXD1_8, and no influxd 1.8 in %s: make peers", dir)
-	}
-	return found[len(found)-1]
+	return server.Peer(t, "influxd-1.8.")
 }
 
 // influx16 is Debian's.

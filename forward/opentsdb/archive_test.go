@@ -24,8 +24,12 @@ import (
 // What an archive holds, before the output begins, while it sends and while it is stopped, is at VictoriaMetrics sample by sample.
 func TestArchiveToVictoriaMetrics(t *testing.T) {
 	vm, web, telnet := victoria(t)
-	t.Run("HTTP", func(t *testing.T) { archiveToVictoriaMetrics(t, vm, opentsdb.Options{URL: "http://" + web, Milliseconds: true}, "web") })
-	t.Run("telnet", func(t *testing.T) { archiveToVictoriaMetrics(t, vm, opentsdb.Options{Protocol: opentsdb.Telnet, URL: telnet}, "telnet") })
+	t.Run("HTTP", func(t *testing.T) {
+		archiveToVictoriaMetrics(t, vm, opentsdb.Options{URL: "http://" + web, Milliseconds: true}, "web")
+	})
+	t.Run("telnet", func(t *testing.T) {
+		archiveToVictoriaMetrics(t, vm, opentsdb.Options{Protocol: opentsdb.Telnet, URL: telnet}, "telnet")
+	})
 }
 
 // archiveToVictoriaMetrics sends as the options have it and reads back what has the job.

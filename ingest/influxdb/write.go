@@ -85,6 +85,10 @@ func (h *writeHandler) serve(w http.ResponseWriter, r *http.Request, d *decoder)
 		w.WriteHeader(code)
 		return code
 	}
+	if code == http.StatusTooManyRequests && h.way == wayWrite1 {
+		// Version 1 has no rates: its clients, Telegraf among them, drop what any 4xx is answered to.
+		code = http.StatusServiceUnavailable
+	}
 	if retryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(retryAfter.Seconds()))))
 	}

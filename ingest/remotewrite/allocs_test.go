@@ -20,7 +20,7 @@ func TestNoAllocations(t *testing.T) {
 		for _, samples := range []int{500, 2000} {
 			t.Run(fmt.Sprintf("version %d, %d samples", version, samples), func(t *testing.T) {
 				body := &rewinding{b: snappy.Encode(nil, benchBodies(t, version, samples)[0])}
-				h := remotewrite.New(newTableSink(), ingest.Limits{}, ingest.NewMetrics(nil), discard, fixedNow)
+				h := remotewrite.New(newTableSink(), ingest.Limits{}, ingest.NewMetrics(nil), discard, fixedNow, remotewrite.Options{})
 				r := httptest.NewRequest(http.MethodPost, "/", nil)
 				r.Header.Set("Content-Type", contentType)
 				r.Header.Set("Content-Encoding", "snappy")

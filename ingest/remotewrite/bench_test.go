@@ -177,7 +177,7 @@ func BenchmarkHandler(b *testing.B) {
 		for _, samples := range []int{500, 2000} {
 			b.Run(fmt.Sprintf("version=%d/samples=%d", version, samples), func(b *testing.B) {
 				bodies := benchBodies(b, version, samples)
-				h := remotewrite.New(newTableSink(), ingest.Limits{}, ingest.NewMetrics(prometheus.NewRegistry()), discard, fixedNow)
+				h := remotewrite.New(newTableSink(), ingest.Limits{}, ingest.NewMetrics(prometheus.NewRegistry()), discard, fixedNow, remotewrite.Options{})
 				readers := make([]*rewinding, len(bodies))
 				for i := range bodies {
 					readers[i] = &rewinding{b: snappy.Encode(nil, bodies[i])}

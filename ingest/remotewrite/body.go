@@ -7,15 +7,13 @@ import (
 	"net/http"
 
 	"github.com/golang/snappy"
+
+	"varve/ingest"
 )
 
-// The classes of a body that is not decoded. What to answer is in answerTo.
-var (
-	errTooBig   = errors.New("request too big")
-	errOverload = errors.New("too many bytes in flight")
-	errCorrupt  = errors.New("malformed snappy block")
-	errReading  = errors.New("read body")
-)
+// errCorrupt is of the class of what is malformed, as all errors of a body are of one of the
+// classes of package ingest.
+var errCorrupt = fmt.Errorf("%w snappy block", ingest.ErrMalformed)
 
 const (
 	// firstReadBytes is allocated before any byte of a body has come, whatever its
@@ -32,7 +30,7 @@ func (q *request) read(r *http.Request) error {
 	bytesMax := q.limits.CompressedBytesMax
 	length := r.ContentLength
 	if length > bytesMax {
-		return fmt.Errorf("%w: %d bytes compressed, at most %d", errTooBig, length, bytesMax)
+		return fmt.Errorf("%w: %d bytes compressed, at most %d", ingest.ErrTooBig, length, bytesMax)
 	}
 	size := min(int64(firstReadBytes), bytesMax+1)
 	if length >= 0 {
@@ -48,13 +46,13 @@ func (q *request) read(r *http.Request) error {
 		q.received = len(q.wire)
 		switch got := int64(len(q.wire)); {
 		case err != nil:
-			return fmt.Errorf("%w: %w", errReading, err)
+			return fmt.Errorf("%w: %w", ingest.ErrReading, err)
 		case got == length, ended && length < 0:
 			return nil
 		case ended:
-			return fmt.Errorf("%w: %w", errReading, io.ErrUnexpectedEOF)
+			return fmt.Errorf("%w: %w", ingest.ErrReading, io.ErrUnexpectedEOF)
 		case got > bytesMax:
-			return fmt.Errorf("%w: more than %d bytes compressed", errTooBig, bytesMax)
+			return fmt.Errorf("%w: more than %d bytes compressed", ingest.ErrTooBig, bytesMax)
 		}
 		// One byte beyond the limit is enough to know that a chunked body is over it.
 		size = min(2*size, bytesMax+1)
@@ -82,18 +80,18 @@ func (q *request) fill(body io.Reader, size int) (ended bool, err error) {
 	return false, nil
 }
 
-// decompress fills q.body with the decoded form of q.wire. It believes the header
+// decompress fills q.body with the decoded form of a block. It believes the header
 // of the block only after comparing it with the limit and with what the bytes
 // there could expand to.
-func (q *request) decompress() error {
-	n, err := snappy.DecodedLen(q.wire)
+func (q *request) decompress(wire []byte) error {
+	n, err := snappy.DecodedLen(wire)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errCorrupt, err)
 	}
 	if int64(n) > q.limits.DecodedBytesMax {
-		return fmt.Errorf("%w: %d bytes decoded, at most %d", errTooBig, n, q.limits.DecodedBytesMax)
+		return fmt.Errorf("%w: %d bytes decoded, at most %d", ingest.ErrTooBig, n, q.limits.DecodedBytesMax)
 	}
-	if n > expansionMax*len(q.wire) {
+	if n > expansionMax*len(wire) {
 		return errCorrupt
 	}
 	if err := q.hold(int64(n)); err != nil {
@@ -104,7 +102,7 @@ func (q *request) decompress() error {
 		q.body = make([]byte, n)
 	}
 	q.body = q.body[:0]
-	body, err := snappy.Decode(q.body[:n], q.wire)
+	body, err := snappy.Decode(q.body[:n], wire)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errCorrupt, err)
 	}
@@ -118,7 +116,7 @@ func (q *request) hold(bytes int64) error {
 		return nil
 	}
 	if !q.limits.InFlight.TryAcquire(bytes) {
-		return errOverload
+		return ingest.ErrOverload
 	}
 	q.held += bytes
 	return nil

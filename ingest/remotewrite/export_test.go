@@ -26,9 +26,8 @@ func NewDecoder(sink ingest.Sink, limits ingest.Limits, version int) *Decoder {
 // Decompress decodes a snappy block and returns its content.
 func (d *Decoder) Decompress(wire []byte) ([]byte, error) {
 	d.Reset()
-	d.q.wire = append(d.q.wire[:0], wire...)
 	d.q.body = d.buf
-	err := d.q.decompress()
+	err := d.q.decompress(wire)
 	d.buf = d.q.body
 	return d.q.body, err
 }

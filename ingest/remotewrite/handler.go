@@ -10,6 +10,8 @@
 //     why. Senders never repeat a 400.
 //   - 405, 413 and 415 for the wrong method, too much, and a content type or encoding
 //     that nobody here reads. 405 and 415 are decided before the body is read.
+//   - 429 with Retry-After for more than the rate that was configured, and for nothing
+//     else: some senders drop what gets one.
 //   - 503 with Retry-After for everything that is not the sender's fault. Senders
 //     repeat it until it works, so bad data must never get one.
 //
@@ -47,11 +49,24 @@ type Handler struct {
 	nextLogNanos [2]atomic.Int64
 }
 
+// Options say what is made of requests beyond what the protocols say. The zero value is
+// nothing.
+type Options struct {
+	// TenantLabel is the name of the label in which the tenant is stored that a request
+	// names in X-Scope-OrgID (Cortex, Mimir, Loki) or X-Scope-Org-ID. It takes the place of
+	// a label of that name. Empty, or a request that names none: no label.
+	TenantLabel string
+	// OTelHistograms makes classic histograms of those that OpenTelemetry's Python exporter
+	// sends in 1.0: their buckets count apart and bear the name of the histogram. See
+	// bucketFinder.
+	OTelHistograms bool
+}
+
 // New returns a handler that writes to sink. now is the clock of durations and of
 // the rate of log lines.
-func New(sink ingest.Sink, limits ingest.Limits, metrics *ingest.Metrics, logger *slog.Logger, now func() time.Time) *Handler {
+func New(sink ingest.Sink, limits ingest.Limits, metrics *ingest.Metrics, logger *slog.Logger, now func() time.Time, o Options) *Handler {
 	h := &Handler{logger: logger, now: now}
-	h.requests.limits, h.requests.sink = limits.WithDefaults(), sink
+	h.requests.limits, h.requests.sink, h.requests.o = limits.WithDefaults(), sink, o
 	for p := range versionCount {
 		h.meters[p] = metrics.Meter(p.String())
 	}
@@ -89,12 +104,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if proto == version2 {
 		writtenHeaders(w.Header(), &a.result)
 	}
-	h.log(r, proto, &a)
+	h.log(r.Context(), r, proto, &a)
 	switch {
 	case a.code == http.StatusNoContent:
 		w.WriteHeader(http.StatusNoContent)
 	default:
-		if a.code == http.StatusServiceUnavailable {
+		if a.code == http.StatusServiceUnavailable || a.code == http.StatusTooManyRequests {
 			w.Header().Set("Retry-After", strconv.Itoa(retrySeconds(a.retryAfter)))
 		}
 		http.Error(w, cut(a.text, h.requests.limits.ErrorBytesMax), a.code)
@@ -103,7 +118,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // handle reads, decodes and writes one request.
-func (h *Handler) handle(r *http.Request, proto protocol) (a answer) {
+func (h *Handler) handle(r *http.Request, proto protocol) answer {
+	a, err := h.take(r.Context(), proto, r, nil)
+	if err == nil {
+		return a
+	}
+	refusal := answerTo(err)
+	refusal.received, refusal.decoded = a.received, a.decoded
+	return refusal
+}
+
+// take decodes and writes the body of a request or, without one, a message. After an error the
+// answer has the sizes alone.
+func (h *Handler) take(ctx context.Context, proto protocol, r *http.Request, message []byte) (a answer, err error) {
 	q := h.requests.get(proto)
 	meter := h.meters[proto]
 	var held int64
@@ -116,22 +143,26 @@ func (h *Handler) handle(r *http.Request, proto protocol) (a answer) {
 			h.requests.limits.InFlight.Release(q.held)
 		}
 	}()
-	err := q.read(r)
-	if err == nil {
-		err = q.decompress()
+	if r != nil {
+		q.setTenant(h.requests.tenantOf(r.Header))
+		if err = q.read(r); err == nil {
+			err = q.decompress(q.wire)
+		}
+	} else {
+		err = q.open(message)
+	}
+	if err == nil && h.requests.o.OTelHistograms && proto == version1 {
+		err = q.turnHistograms()
 	}
 	held = q.held
 	meter.Held(held)
 	if err == nil {
-		a, err = q.write(r.Context())
-	}
-	if err != nil {
-		a = answerTo(err)
+		a, err = q.write(ctx)
 	}
 	a.received, a.decoded = q.received, len(q.body)
 	returned = true
 	h.requests.put(q)
-	return a
+	return a, err
 }
 
 // write decodes the body and hands it to the sink.
@@ -167,24 +198,19 @@ func (q *request) writable() bool {
 	return false
 }
 
-// defaultRetryAfter is the wait after trouble that says nothing about its length.
-const defaultRetryAfter = 5 * time.Second
-
 // answerTo says what a sender is told about an error. Whatever is not known to be
 // the sender's fault is ours.
 func answerTo(err error) answer {
+	a := answer{text: err.Error()}
+	a.code, a.retryAfter = ingest.Status(err)
 	var unavailable *arrival.Unavailable
 	switch {
-	case errors.Is(err, errTooBig):
-		return answer{code: http.StatusRequestEntityTooLarge, text: err.Error()}
-	case errors.Is(err, errMalformed), errors.Is(err, errGuess), errors.Is(err, errCorrupt):
-		return answer{code: http.StatusBadRequest, text: err.Error() + "; nothing is written"}
-	case errors.Is(err, errOverload):
-		return answer{code: http.StatusServiceUnavailable, text: err.Error(), retryAfter: time.Second}
+	case a.code == http.StatusBadRequest:
+		a.text += "; nothing is written"
 	case errors.As(err, &unavailable):
-		return answer{code: http.StatusServiceUnavailable, text: err.Error(), retryAfter: unavailable.RetryAfter}
+		a.retryAfter = unavailable.RetryAfter
 	}
-	return answer{code: http.StatusServiceUnavailable, text: err.Error(), retryAfter: defaultRetryAfter}
+	return a
 }
 
 // The headers in which 2.0 says what was written, in their canonical form.
@@ -194,8 +220,14 @@ const (
 	headerExemplars  = "X-Prometheus-Remote-Write-Exemplars-Written"
 )
 
+// writtenHeaders counts what the operator's rules leave out as written: a sender would take it for
+// lost, and sending it again would change nothing.
 func writtenHeaders(h http.Header, result *arrival.Result) {
-	values := []string{strconv.Itoa(result.Samples), strconv.Itoa(result.Histograms), strconv.Itoa(result.Exemplars)}
+	values := []string{
+		strconv.Itoa(result.Samples + result.DroppedSamples),
+		strconv.Itoa(result.Histograms + result.DroppedHistograms),
+		strconv.Itoa(result.Exemplars + result.DroppedExemplars),
+	}
 	h[headerSamples], h[headerHistograms], h[headerExemplars] = values[0:1:1], values[1:2:2], values[2:3:3]
 }
 
@@ -217,8 +249,8 @@ func cut(text string, bytesMax int) string {
 const logEvery = 10 * time.Second
 
 // log writes a line about an answer that is not a success, unless there was one not
-// long ago: the metrics count them all.
-func (h *Handler) log(r *http.Request, proto protocol, a *answer) {
+// long ago: the metrics count them all. r is nil for a message.
+func (h *Handler) log(ctx context.Context, r *http.Request, proto protocol, a *answer) {
 	if a.code == http.StatusNoContent {
 		return
 	}
@@ -231,7 +263,10 @@ func (h *Handler) log(r *http.Request, proto protocol, a *answer) {
 	if now < next || !h.nextLogNanos[class].CompareAndSwap(next, now+int64(logEvery)) {
 		return
 	}
-	h.logger.Log(r.Context(), level, "remote write request not accepted in full",
-		"protocol", proto.String(), "code", a.code, "remote", r.RemoteAddr, "sender", strconv.QuoteToASCII(cut(r.UserAgent(), 64)),
-		"version", strconv.QuoteToASCII(cut(r.Header.Get("X-Prometheus-Remote-Write-Version"), 16)), "reason", a.text)
+	attrs := []any{"protocol", proto.String(), "code", a.code, "reason", a.text}
+	if r != nil {
+		attrs = append(attrs, "remote", r.RemoteAddr, "sender", strconv.QuoteToASCII(cut(r.UserAgent(), 64)),
+			"version", strconv.QuoteToASCII(cut(r.Header.Get("X-Prometheus-Remote-Write-Version"), 16)))
+	}
+	h.logger.Log(ctx, level, "remote write not accepted in full", attrs...)
 }

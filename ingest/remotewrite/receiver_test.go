@@ -385,7 +385,7 @@ func TestInFlightLimit(t *testing.T) {
 	budget.Release(100_000 - int64(len(big)))
 	require.Zero(t, budget.Used())
 
-	h := remotewrite.New(panicking{ingesttest.NewSink()}, ingest.Limits{InFlight: budget}, ingest.NewMetrics(nil), discard, fixedNow)
+	h := remotewrite.New(panicking{ingesttest.NewSink()}, ingest.Limits{InFlight: budget}, ingest.NewMetrics(nil), discard, fixedNow, remotewrite.Options{})
 	require.Panics(t, func() { (&receiver{Handler: h}).post(t, contentType1, body) })
 	require.Zero(t, budget.Used())
 }
@@ -672,7 +672,7 @@ func TestMetricsAndLog(t *testing.T) {
 	var log bytes.Buffer
 	sink := ingesttest.NewSink()
 	now := time.UnixMilli(nowMillis)
-	h := remotewrite.New(sink, ingest.Limits{}, ingest.NewMetrics(reg), slog.New(slog.NewTextHandler(&log, nil)), func() time.Time { return now })
+	h := remotewrite.New(sink, ingest.Limits{}, ingest.NewMetrics(reg), slog.New(slog.NewTextHandler(&log, nil)), func() time.Time { return now }, remotewrite.Options{})
 	r := &receiver{h, sink}
 	body := wire2(t, symbols2, one2(1, 2), one2(1, 2, 3))
 	for range 5 {
@@ -690,7 +690,9 @@ func TestMetricsAndLog(t *testing.T) {
 		for _, m := range f.Metric {
 			name := f.GetName()
 			for _, l := range m.Label {
-				name += " " + l.GetValue()
+				if l.GetName() != "input" {
+					name += " " + l.GetValue()
+				}
 			}
 			values[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 		}

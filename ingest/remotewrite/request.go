@@ -34,6 +34,11 @@ type request struct {
 
 	wire []byte // as received
 	body []byte // decoded
+	// turned is the body with histograms turned, which takes the place of body.
+	turned  []byte
+	buckets bucketFinder
+	// series1Bytes is the series message that is being written into turned.
+	series1Bytes []byte
 	// copied holds label bytes of series whose label fields do not lie together.
 	copied []byte
 
@@ -46,6 +51,7 @@ type request struct {
 	unknownRows []uint32
 	sets        *ingest.LabelSets
 	seeds       seeds
+	tenant      tenant
 	table       symbolTable // 2.0 only
 	families    *familyCache
 	filter      familyFilter
@@ -95,6 +101,7 @@ func seedsOf(s arrival.Seed) seeds {
 type pool struct {
 	limits   ingest.Limits
 	sink     ingest.Sink
+	o        Options
 	families familyCache
 	free     sync.Pool
 }
@@ -107,6 +114,7 @@ func (p *pool) get(proto protocol) *request {
 		q.table.places = newPlaces(q.seeds.place, 2*p.limits.LabelsMax)
 	}
 	q.proto = proto
+	q.setTenant(tenant{})
 	return q
 }
 
@@ -123,13 +131,13 @@ func (p *pool) put(q *request) {
 	q.limits.InFlight.Release(q.held)
 	q.held, q.wireHeld, q.allowance, q.received = 0, 0, 0, 0
 	q.rewind()
-	if cap(q.wire) > keptBytes || cap(q.body) > keptBody || cap(q.copied) > keptBytes ||
+	if cap(q.wire) > keptBytes || cap(q.body) > keptBody || cap(q.turned) > keptBody || cap(q.copied) > keptBytes ||
 		cap(q.batch.Times) > keptItems || cap(q.batch.Rows) > keptItems || cap(q.batch.Histograms) > keptItems/16 ||
 		cap(q.batch.Exemplars) > keptItems/16 || cap(q.batch.Metadata) > keptItems/16 || cap(q.table.symbols) > keptItems ||
 		cap(q.unknown) > keptItems/16 || cap(q.newFamilies) > keptItems/16 {
 		return
 	}
-	q.wire, q.body = q.wire[:0], q.body[:0]
+	q.wire, q.body, q.turned = q.wire[:0], q.body[:0], q.turned[:0]
 	p.free.Put(q)
 }
 
@@ -167,7 +175,7 @@ func (q *request) raiseAllowance() error {
 		most *= 2
 	}
 	if q.charged > most {
-		return fmt.Errorf("%w: its decoded form needs more than %d bytes", errTooBig, most)
+		return fmt.Errorf("%w: its decoded form needs more than %d bytes", ingest.ErrTooBig, most)
 	}
 	step := max(chargeStepBytes, q.charged-q.allowance)
 	if err := q.hold(step); err != nil {
@@ -192,7 +200,7 @@ const (
 )
 
 // decode fills the batch from the body and gives every row that will be written
-// its ref. Errors are errMalformed, errTooBig, errOverload and those of the sink.
+// its ref. Errors are errMalformed, ingest.ErrTooBig, ingest.ErrOverload and those of the sink.
 func (q *request) decode(ctx context.Context) error {
 	if q.proto == version2 {
 		if err := q.walk2(); err != nil {

@@ -30,7 +30,7 @@ func newReceiver() *receiver {
 
 func newLimitedReceiver(limits ingest.Limits) *receiver {
 	sink := ingesttest.NewSink()
-	return &receiver{remotewrite.New(sink, limits, ingest.NewMetrics(prometheus.NewRegistry()), discard, fixedNow), sink}
+	return &receiver{remotewrite.New(sink, limits, ingest.NewMetrics(prometheus.NewRegistry()), discard, fixedNow, remotewrite.Options{}), sink}
 }
 
 // drawn is where random messages come from.

@@ -76,7 +76,7 @@ func (q *request) guess1(start, end int) bool {
 		return false
 	}
 	b := &q.batch
-	b.Rows = append(b.Rows, arrival.Row{Key: q.seeds.series.Hash(q.body[start:split]), First: uint32(len(b.Times)), Count: 1})
+	b.Rows = append(b.Rows, arrival.Row{Key: q.tenant.series.Hash(q.body[start:split]), First: uint32(len(b.Times)), Count: 1})
 	q.series = append(q.series, series{from: uint32(start), to: uint32(split), guessed: true})
 	q.seriesSeen++
 	b.Times = append(b.Times, millis)
@@ -102,7 +102,7 @@ func (q *request) series1(i, end int) error {
 	if q.items(m) == 0 {
 		return q.checkLabels1(s)
 	}
-	row := arrival.Row{Key: q.seeds.series.Hash(q.labelBytes(&s)), First: first, Count: uint32(len(q.batch.Times)) - first}
+	row := arrival.Row{Key: q.tenant.series.Hash(q.labelBytes(&s)), First: first, Count: uint32(len(q.batch.Times)) - first}
 	q.batch.Rows = append(q.batch.Rows, row)
 	q.series = append(q.series, s)
 	return nil
@@ -209,15 +209,17 @@ func (q *request) parseLabels1(b []byte) error {
 			return errGuess
 		}
 		i = next
-		if err := q.addLabel1(message); err != nil {
+		if err := q.addLabel1(message, q.tenant.label); err != nil {
 			return err
 		}
 	}
+	q.tenant.add(q.sets)
 	return nil
 }
 
-// addLabel1 adds the pair of a Label message to q.sets.
-func (q *request) addLabel1(b []byte) error {
+// addLabel1 adds the pair of a Label message to q.sets, unless its name is the one that
+// is left out.
+func (q *request) addLabel1(b []byte, leftOut string) error {
 	var name, value []byte
 	for i := 0; i < len(b); {
 		tag, j := tagAt(b, i)
@@ -236,7 +238,9 @@ func (q *request) addLabel1(b []byte) error {
 			return errMalformed
 		}
 	}
-	q.sets.Add(text(name), text(value))
+	if leftOut == "" || text(name) != leftOut {
+		q.sets.Add(text(name), text(value))
+	}
 	return nil
 }
 
@@ -255,7 +259,7 @@ func (q *request) exemplar1(b []byte) error {
 			if message, i = messageAt(b, j, tag); i < 0 {
 				return errMalformed
 			}
-			if err := q.addLabel1(message); err != nil {
+			if err := q.addLabel1(message, ""); err != nil {
 				return err
 			}
 		default:

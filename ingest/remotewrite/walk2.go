@@ -49,6 +49,8 @@ type symbolTable struct {
 	// refs are the labels of the series that is being walked, key their key so far.
 	refs []uint32
 	key  arrival.Key
+	// tenant is what keys begin with: zero without one.
+	tenant arrival.Key
 	// places are the secret numbers of the places in a list.
 	places []arrival.Key
 }
@@ -73,7 +75,7 @@ func (t *symbolTable) add(ref uint32) {
 }
 
 // clear empties the list of the series.
-func (t *symbolTable) clear() { t.refs, t.key = t.refs[:0], arrival.Key{} }
+func (t *symbolTable) clear() { t.refs, t.key = t.refs[:0], t.tenant }
 
 func (t *symbolTable) reset() {
 	t.symbols = t.symbols[:0]
@@ -396,8 +398,12 @@ func (q *request) parseLabels2(s *series) error {
 	refs := q.table.refs
 	bytes := 0
 	for k := 0; k+1 < len(refs); k += 2 {
+		if leftOut := q.tenant.label; leftOut != "" && text(q.symbolText(refs[k])) == leftOut {
+			continue
+		}
 		bytes += q.addPair(refs[k], refs[k+1])
 	}
+	q.tenant.add(q.sets)
 	return q.charge(bytes)
 }
 

@@ -2,13 +2,15 @@ package remotewrite
 
 import (
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"unsafe"
+
+	"varve/ingest"
 )
 
 // errMalformed is the answer to a body that is not the protobuf message its
 // Content-Type says. Nothing of such a request is written.
-var errMalformed = errors.New("malformed protobuf message")
+var errMalformed = fmt.Errorf("%w protobuf message", ingest.ErrMalformed)
 
 // Wire types of protobuf. Groups (3 and 4) occur in neither message and count as
 // malformed.

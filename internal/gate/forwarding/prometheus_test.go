@@ -155,13 +155,19 @@ func newPrometheus(t *testing.T) *prometheus {
 	var err error
 	p.address, err = server.FreeAddress()
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "prometheus.yml"), []byte("scrape_configs: []\n"), 0o600))
+	p.configure("scrape_configs: []\n")
 	t.Cleanup(func() {
 		if p.server != nil {
 			p.server.Kill()
 		}
 	})
 	return p
+}
+
+// configure writes what the next start reads.
+func (p *prometheus) configure(text string) {
+	p.t.Helper()
+	require.NoError(p.t, os.WriteFile(filepath.Join(p.dir, "prometheus.yml"), []byte(text), 0o600))
 }
 
 func (p *prometheus) url(path string) string { return "http://" + p.address + path }

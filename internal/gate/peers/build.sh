@@ -4,13 +4,14 @@
 # /api/v2/write. Prints the path of Prometheus on the last line.
 #
 # The results stay in the user's cache directory, so that each is built once a
-# machine: about five CPU minutes. PEERS_DIR overrides the directory.
+# machine: about ten CPU minutes. PEERS_DIR overrides the directory.
 set -eu
 
 # The module version of Prometheus, and the release that it is.
 module_version=v0.315.0
 release=3.15.0
 influxdb=1.8.10
+telegraf=1.37.2
 
 dir=${PEERS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/varve-peers}
 work=
@@ -41,6 +42,22 @@ require github.com/influxdata/influxdb v$influxdb
 MOD
 	GOFLAGS=-mod=mod GOWORK=off nice -n 19 go build -o program github.com/influxdata/influxdb/cmd/influxd
 	end "$dir/influxd-$influxdb"
+fi
+
+if [ ! -x "$dir/telegraf-$telegraf" ]; then
+	begin "Telegraf $telegraf" <<MOD
+module peers
+go 1.26.0
+require github.com/influxdata/telegraf v$telegraf
+MOD
+	# Of its hundreds of plugins those that the tests use.
+	tags=custom
+	for plugin in inputs.prometheus inputs.cpu inputs.mem inputs.file outputs.influxdb outputs.influxdb_v2 outputs.opentsdb \
+		parsers.influx parsers.prometheus serializers.influx; do
+		tags=$tags,$plugin
+	done
+	GOFLAGS=-mod=mod GOWORK=off nice -n 19 go build -tags "$tags" -o program github.com/influxdata/telegraf/cmd/telegraf
+	end "$dir/telegraf-$telegraf"
 fi
 
 if [ ! -x "$dir/prometheus-$release" ]; then

@@ -36,19 +36,7 @@ func Prometheus3(t testing.TB) string {
 	if path := os.Getenv(EnvPrometheus3); path != "" {
 		return path
 	}
-	dir := os.Getenv("PEERS_DIR")
-	if dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			Lacking(t, "no %s, and no cache directory: %v", EnvPrometheus3, err)
-		}
-		dir = filepath.Join(cache, "varve-peers")
-	}
-	found, err := filepath.Glob(filepath.Join(dir, "prometheus-3.*"))
-	if err != nil || len(found) == 0 {
-		Lacking(t, "no %s, and no Prometheus 3.x in %s: make peers", EnvPrometheus3, dir)
-	}
-	return found[len(found)-1]
+	return Peer(t, "prometheus-3.")
 }
 
 // StartPrometheus starts a Prometheus with the configuration and flags in a new
