@@ -66,7 +66,7 @@ func varve(t testing.TB) (url string, sink *ingesttest.Sink) {
 // receive serves Varve's receiver over the sink.
 func receive(t testing.TB, sink ingest.Sink) (url string) {
 	t.Helper()
-	s := httptest.NewServer(receiver.New(sink, ingest.Limits{}, ingest.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler), time.Now))
+	s := httptest.NewServer(receiver.New(sink, ingest.Limits{}, ingest.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler), time.Now, receiver.Options{}))
 	t.Cleanup(s.Close)
 	return s.URL
 }

@@ -19,8 +19,8 @@ import (
 )
 
 // ImportHandler returns the handler for POST /api/v1/import/influx: line protocol of any
-// length, which is stored while it is read. Parameters: precision, db, rp, bucket and
-// org. The body may be compressed with gzip.
+// length, which is stored while it is read. Parameters: precision, db, rp, bucket,
+// org and extra_label=name=value (repeated; in the place of a label of that name). The body may be compressed with gzip.
 //
 // The answer is an ImportReport in JSON: with status 200 when all of the body was read,
 // whether lines were refused or not, and otherwise with the status of what ended it.
@@ -56,11 +56,14 @@ func (in *Input) serveImport(w http.ResponseWriter, r *http.Request) {
 	}
 	q := r.URL.Query()
 	precision, err := ParsePrecision(q.Get("precision"))
+	extra := in.names.extraLabels([requestParameters]string{q.Get("db"), q.Get("rp"), q.Get("bucket"), q.Get("org")})
+	if err == nil {
+		err = extra.force(q["extra_label"])
+	}
 	if err != nil {
 		refuseV1(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	extra := in.names.extraLabels([requestParameters]string{q.Get("db"), q.Get("rp"), q.Get("bucket"), q.Get("org")})
 	patient := &patientReader{r: r.Body, control: http.NewResponseController(w)}
 	body, err := inflated(patient, r.Header.Get("Content-Encoding"))
 	var report ImportReport

@@ -332,7 +332,25 @@ const requestParameters = 4
 // extraLabels are the labels that a request adds to all its lines.
 type extraLabels struct {
 	pairs [requestParameters]labels.Label
-	any   bool
+	// forced take the place of labels of the same name. They are sorted, and none is called like another.
+	forced []labels.Label
+	any    bool
+}
+
+// force reads the parameters extra_label=name=value of a request.
+func (e *extraLabels) force(texts []string) error {
+	for _, text := range texts {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" || name == model.MetricNameLabel {
+			return fmt.Errorf("extra_label %s: want name=value", printable([]byte(cut(text, logBytes))))
+		}
+		// The last of a name stays.
+		e.forced = slices.DeleteFunc(e.forced, func(l labels.Label) bool { return l.Name == name })
+		e.forced = append(e.forced, labels.Label{Name: name, Value: value})
+		e.any = true
+	}
+	slices.SortFunc(e.forced, func(a, b labels.Label) int { return strings.Compare(a.Name, b.Name) })
+	return nil
 }
 
 // extraLabels returns the labels for the parameters db, rp, bucket and org.
@@ -355,10 +373,14 @@ func (e *extraLabels) seed(of arrival.Seed) arrival.Seed {
 	for _, p := range e.pairs {
 		b = arrival.AppendLabel(b, p.Name, p.Value)
 	}
+	// There are always as many of the first kind, so none can be taken for one of the other.
+	for _, p := range e.forced {
+		b = arrival.AppendLabel(b, p.Name, p.Value)
+	}
 	return arrival.Seed(of.Hash(b).Lo)
 }
 
-// appendTo appends those that no pair bears the name of.
+// appendTo appends those that no pair bears the name of, and the others in the place of such a pair.
 func (e *extraLabels) appendTo(pairs []labels.Label) []labels.Label {
 	if !e.any {
 		return pairs
@@ -367,6 +389,9 @@ func (e *extraLabels) appendTo(pairs []labels.Label) []labels.Label {
 		if p.Name != "" && !slices.ContainsFunc(pairs, func(q labels.Label) bool { return q.Name == p.Name }) {
 			pairs = append(pairs, p)
 		}
+	}
+	for _, p := range e.forced {
+		pairs = append(slices.DeleteFunc(pairs, func(q labels.Label) bool { return q.Name == p.Name }), p)
 	}
 	return pairs
 }

@@ -50,6 +50,8 @@ func TestNames(t *testing.T) {
 		"text and tag collide":   {o: influxdb.Options{TextLabels: []string{"x"}}, body: `a,x=1 x="2",c=1 5000000`, text: `two tags are both the label "x"`},
 		"database":               {o: influxdb.Options{DatabaseLabel: "db", RetentionPolicyLabel: "rp"}, target: "/write?db=d&rp=r", body: "a b=1 5000000", want: []string{`{__name__="a_b", db="d", rp="r"} 5 1`}},
 		"database and tag":       {o: influxdb.Options{DatabaseLabel: "db"}, target: "/write?db=d", body: "a,db=mine b=1 5000000", want: []string{`{__name__="a_b", db="mine"} 5 1`}},
+		"extra label":            {target: "/write?extra_label=a%3Dx%3Dy&extra_label=c%3D1&extra_label=c%3D2", body: "m,a=mine b=1 5000000", want: []string{`{__name__="m_b", a="x=y", c="2"} 5 1`}},
+		"extra label, version 2": {target: "/api/v2/write?extra_label=a%3Dx", body: "m b=1 5000000", want: []string{`{__name__="m_b", a="x"} 5 1`}},
 		"no database":            {o: influxdb.Options{DatabaseLabel: "db"}, body: "a b=1 5000000", want: []string{`{__name__="a_b"} 5 1`}},
 		"bucket":                 {o: influxdb.Options{BucketLabel: "bucket", OrgLabel: "org", DatabaseLabel: "db"}, target: "/api/v2/write?bucket=b&org=o&db=x", body: "a b=1 5000000", want: []string{`{__name__="a_b", bucket="b", org="o"} 5 1`}},
 		"no time":                {body: "a b=1", want: []string{`{__name__="a_b"} 1700000000123 1`}},
@@ -90,12 +92,12 @@ func TestKeysOfRequests(t *testing.T) {
 		{DatabaseLabel: "db"}, {RetentionPolicyLabel: "db"}, {BucketLabel: "db"},
 	} {
 		in := newInput(sink, o)
-		for _, target := range []string{"/write", "/write?db=x", "/write?db=y", "/write?rp=x", "/write?db=x&rp=y"} {
+		for _, target := range []string{"/write", "/write?db=x", "/write?db=y", "/write?rp=x", "/write?db=x&rp=y", "/write?extra_label=db%3Dx", "/write?db=x&extra_label=x%3Dz"} {
 			require.Equal(t, 204, send(in.Write(), target, "a,x=y value=1,t=\"1\" 5000000\na,x=y value=1,t=\"2\" 5000000\na,x=y value=1 5000000\na,x=y value=1,v=2,t=\"1\" 5000000\n").Code)
 		}
 		require.Equal(t, 204, send(in.WriteV2(), "/api/v2/write?bucket=x", "a,x=y value=1,t=\"1\" 5000000\n").Code)
 	}
-	require.Equal(t, 15, sink.SeriesCount())
+	require.Equal(t, 33, sink.SeriesCount())
 }
 
 // TestDropped shows what is counted: text by rule, lines and labels by fault.

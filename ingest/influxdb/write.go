@@ -58,7 +58,12 @@ func (h *writeHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		values[2], values[3] = q.Get("bucket"), q.Get("org")
 	}
-	d := h.in.decoder(h.way, precision, h.in.names.extraLabels(values))
+	extra := h.in.names.extraLabels(values)
+	if err := extra.force(q["extra_label"]); err != nil {
+		h.refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	d := h.in.decoder(h.way, precision, extra)
 	code := http.StatusServiceUnavailable
 	returned := false
 	defer func() {
