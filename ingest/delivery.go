@@ -58,6 +58,8 @@ type Delivery struct {
 	wire, decoded int
 	held          int64
 	wanted        int64 // what the rows need; held in steps
+	// written counts the rows that were handed to the sink.
+	written int64
 }
 
 // rowsMax is how many rows are written at a time: enough for one fsync to cost
@@ -85,11 +87,8 @@ func (p *Port) Delivery() *Delivery {
 // milliseconds, with the bits of its value. place is what Write hands to name
 // where nobody knows the key.
 func (d *Delivery) Add(key arrival.Key, place uint64, millis int64, bits uint64) error {
-	d.wanted += deliveryRowBytes
-	if d.wanted > d.held-d.body.held {
-		if err := d.hold(max(holdStep, d.wanted-(d.held-d.body.held))); err != nil {
-			return err
-		}
+	if err := d.want(deliveryRowBytes); err != nil {
+		return err
 	}
 	b := &d.batch
 	b.Rows = append(b.Rows, arrival.Row{Key: key, First: uint32(len(b.Times)), Count: 1})
@@ -183,16 +182,29 @@ func (d *Delivery) write(ctx context.Context, name func(place uint64, sets *Labe
 	if known == 0 {
 		return nil
 	}
+	if d.written > 0 && d.written <= d.port.limits.DecodedBytesMax/sampleTextBytesMin {
+		ctx = GoingOn(ctx)
+	}
 	written, err := d.port.sink.Write(ctx, &d.batch)
 	if err != nil {
 		return fmt.Errorf("write samples: %w", err)
 	}
+	d.written += int64(len(rows))
 	d.result.Add(&written)
 	return nil
 }
 
+// sampleTextBytesMin is the least that a sample takes in a body, such as ",a=1". What
+// brings more samples than a body can is a stream, which may be told to wait in its midst.
+const sampleTextBytesMin = 4
+
+// unknownBytes is what a series that the sink doesn't know takes beside its labels.
+const unknownBytes = 48
+
 // resolve names the series that the sink doesn't know, and returns how many have a ref now.
 func (d *Delivery) resolve(ctx context.Context, name func(place uint64, sets *LabelSets) error) (int, error) {
+	// A line may give its long tags to thousands of fields, each a series of its own.
+	labelBytes, labelBytesMax := int64(0), 2*d.port.limits.DecodedBytesMax
 	for i := range d.batch.Rows {
 		row := &d.batch.Rows[i]
 		if row.Ref != 0 {
@@ -207,6 +219,13 @@ func (d *Delivery) resolve(ctx context.Context, name func(place uint64, sets *La
 		if err != nil {
 			d.Refuse(arrival.ReasonInvalidLabels, int(row.Count), err)
 			continue
+		}
+		bytes := unknownBytes + int64(ls.ByteSize())
+		if labelBytes += bytes; labelBytes > labelBytesMax {
+			return 0, fmt.Errorf("%w: the labels of its new series need more than %d bytes", ErrTooBig, labelBytesMax)
+		}
+		if err := d.want(bytes); err != nil {
+			return 0, err
 		}
 		d.unknown = append(d.unknown, arrival.Unknown{Key: row.Key, Labels: ls})
 		d.unknownRows = append(d.unknownRows, uint32(i))
@@ -229,6 +248,16 @@ func (d *Delivery) resolve(ctx context.Context, name func(place uint64, sets *La
 		resolved++
 	}
 	return resolved, nil
+}
+
+// want accounts for bytes until the next Write is over.
+func (d *Delivery) want(bytes int64) error {
+	d.wanted += bytes
+	lacking := d.wanted - (d.held - d.body.held)
+	if lacking <= 0 {
+		return nil
+	}
+	return d.hold(max(holdStep, lacking))
 }
 
 // hold takes bytes from the budget until the delivery ends.
@@ -257,7 +286,7 @@ func (d *Delivery) End(code int) {
 	p.meter.Answered(code, p.now().Sub(d.began), d.wire+d.body.received, d.decoded+len(d.body.bytes), &d.result)
 	p.meter.Held(-d.held)
 	p.limits.InFlight.Release(d.held)
-	d.held, d.wanted, d.wire, d.decoded = 0, 0, 0, 0
+	d.held, d.wanted, d.wire, d.decoded, d.written = 0, 0, 0, 0, 0
 	d.result = arrival.Result{}
 	clear(d.examples)
 	d.examples = d.examples[:0]

@@ -95,7 +95,7 @@ varve_ingest_requests_total{code="400",input="in",protocol="test"} 2
 func TestDeliveryInPieces(t *testing.T) {
 	sink := ingesttest.NewSink()
 	sink.SeriesMax = 100
-	budget := ingest.NewBudget(8 << 20)
+	budget := ingest.NewBudget(16 << 20)
 	p, _ := newPort(sink, ingest.Limits{InFlight: budget})
 	d := p.Delivery()
 	rows := uint64(200_000)
@@ -270,4 +270,26 @@ func (nowhere) Resolve(context.Context, []arrival.Unknown) error { return nil }
 
 func (nowhere) Write(_ context.Context, b *arrival.Batch) (arrival.Result, error) {
 	return arrival.Result{Samples: len(b.Times)}, nil
+}
+
+// TestDeliveryLabels shows that the labels of new series are taken from the budget, and are bounded: a line may give its long tags to
+// thousands of fields.
+func TestDeliveryLabels(t *testing.T) {
+	budget := ingest.NewBudget(64 << 20)
+	p, _ := newPort(ingesttest.NewSink(), ingest.Limits{InFlight: budget, DecodedBytesMax: 1 << 20})
+	long := strings.Repeat("v", 16<<10)
+	for rows, want := range map[uint64]error{100: nil, 1000: ingest.ErrTooBig} {
+		d := p.Delivery()
+		for n := range rows {
+			require.NoError(t, d.Add(keyOf(p, n), n, 1, 1))
+		}
+		err := d.Write(t.Context(), func(place uint64, sets *ingest.LabelSets) error {
+			sets.Add("long", long)
+			return named(place, sets)
+		})
+		require.ErrorIs(t, err, want)
+		require.Greater(t, budget.Used(), min(int64(rows)*int64(len(long)), 1<<20))
+		d.End(0)
+		require.Zero(t, budget.Used())
+	}
 }

@@ -28,7 +28,7 @@ type DoorOptions struct {
 	// SamplesPerSecondMax bounds the rate of samples and histograms, Burst what may
 	// come at once; by default what may come in a second. Beyond it Write returns
 	// *RateLimited. A batch of more than the burst passes when the burst is whole, and
-	// what comes next waits for it. Zero: no limit.
+	// what comes next waits for it, but for the rest of the same Delivery. Zero: no limit.
 	SamplesPerSecondMax float64
 	Burst               int
 	Thin                Thin
@@ -46,7 +46,7 @@ type DoorOptions struct {
 // Door is the archive as one input sees it, with the rules, the limits, the pairs of
 // replicas and the thinning that were configured for it, so that no input knows any
 // of them. It implements Sink and is safe for use by several goroutines. Run must
-// run beside it.
+// run beside it. Of one name there is one door at a time: close it before the next.
 //
 // The way of a series, on Resolve:
 //
@@ -73,6 +73,8 @@ type Door struct {
 	now       func() time.Time
 	m         *doorMetrics
 	rewriters sync.Pool // of *rewriter
+	// writing is held by writes, and for good from Close on.
+	writing sync.RWMutex
 
 	// What follows is nil where it is not wanted.
 	tags     *keyTags // where there are filters, relabelling or replicas
@@ -199,9 +201,10 @@ func (d *Door) Resolve(ctx context.Context, unknown []arrival.Unknown) error {
 		if s.Ref > refMask {
 			return fmt.Errorf("series %d is beyond what a door can tell apart", s.Ref)
 		}
-		if d.thin != nil && !d.thin.link(s.Ref, s.Labels) {
-			u.Refused = arrival.ReasonSeriesLimit
-			continue
+		if d.thin != nil {
+			if u.Refused = d.thin.link(s.Ref, s.Labels); u.Refused != arrival.ReasonNone {
+				continue
+			}
 		}
 		u.Ref = s.Ref | q.tags[j].ref()
 		if d.replicas != nil {
@@ -248,9 +251,9 @@ func (d *Door) judge(w *rewriter, ls labels.Labels) (labels.Labels, keyTag, arri
 	var tag keyTag
 	without := ""
 	if d.replicas != nil {
-		var ok bool
-		if tag, ok = d.replicas.tag(ls); !ok {
-			return ls, 0, arrival.ReasonSeriesLimit
+		var reason arrival.Reason
+		if tag, reason = d.replicas.tag(ls); reason != arrival.ReasonNone {
+			return ls, 0, reason
 		}
 		if tag != tagAlone {
 			without = d.replicas.replicaLabel
@@ -260,12 +263,23 @@ func (d *Door) judge(w *rewriter, ls labels.Labels) (labels.Labels, keyTag, arri
 	return out, tag, reason
 }
 
+var errDoorClosed = errors.New("the input has ended, or is being configured")
+
+// Close makes every later Write answer *arrival.Unavailable and returns when those under
+// way are over: a note that one of them saves would otherwise take the place of one of
+// the door that comes next. Run must have ended. Call it once.
+func (d *Door) Close() { d.writing.Lock() }
+
 // Write implements Sink. Over the rate the error is *RateLimited and the batch is as
 // it was.
 func (d *Door) Write(ctx context.Context, b *arrival.Batch) (arrival.Result, error) {
 	var res arrival.Result
+	if !d.writing.TryRLock() {
+		return res, &arrival.Unavailable{Reason: "shutdown", RetryAfter: time.Second, Err: errDoorClosed}
+	}
+	defer d.writing.RUnlock()
 	if d.pace != nil {
-		if err := d.pace.take(d.now(), len(b.Times)+len(b.Histograms)); err != nil {
+		if err := d.pace.take(d.now(), len(b.Times)+len(b.Histograms), goesOn(ctx)); err != nil {
 			return res, err
 		}
 	}

@@ -1,6 +1,8 @@
 package ingest_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -8,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"varve/archive"
+	"varve/arrival"
 	"varve/ingest"
 	"varve/internal/testkit"
 )
@@ -58,4 +61,24 @@ func TestDoorOfArchive(t *testing.T) {
 	require.Equal(t, map[int64]float64{0: 0, 10_000: 10, 20_000: 20, 30_000: 24, 40_000: 24}, got)
 	require.False(t, set.Next())
 	require.NoError(t, set.Err())
+}
+
+// TestDoorLongNames shows that names for which a note has no room are refused, and keep nothing else from being stored.
+func TestDoorLongNames(t *testing.T) {
+	c := newClock()
+	o := testkit.Options()
+	o.Now = c.Now
+	a := testkit.Open(t, testkit.MemoryDir(t), o)
+	limits := ingest.Limits{ValueBytesMax: 2 << 20}
+	d := newDoor(t, ingest.DoorOptions{Sink: a, Notes: a, Now: c.Now, HA: pair, Thin: every10s, Limits: limits})
+	many := []string{"__name__", "huge"}
+	for i := range 63 {
+		many = append(many, fmt.Sprintf("l%02d", i), strings.Repeat("x", 17<<10))
+	}
+	for _, ls := range []labels.Labels{labels.FromStrings(many...), ofReplica(strings.Repeat("c", 2<<20), "r")} {
+		res, err := send(t.Context(), d, sample(ls, c.millis(), 1), sample(ofReplica("c", "r"), c.millis(), 1))
+		require.NoError(t, err)
+		require.Equal(t, 1, res.Rejected[arrival.ReasonInvalidLabels])
+		require.Equal(t, 1, res.Samples)
+	}
 }

@@ -28,13 +28,15 @@ func newPace(perSecond float64, burst int) *pace {
 }
 
 // take takes n, or nothing and returns how long to wait. More than the burst passes
-// when the burst is whole, and is owed to the rate: what comes next waits longer.
-func (p *pace) take(now time.Time, n int) error {
+// when the burst is whole, and is owed to the rate: what comes next waits longer. What
+// goes on with something that passed is owed too: its sender would bring all of it
+// again, and never get farther.
+func (p *pace) take(now time.Time, n int, goesOn bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	need := float64(min(n, p.burst))
 	// Tokens are floats: a sender that waited as told must not find a billionth missing.
-	if lacking := need - p.limiter.TokensAt(now); lacking > 1e-6*float64(p.burst) {
+	if lacking := need - p.limiter.TokensAt(now); !goesOn && lacking > 1e-6*float64(p.burst) {
 		seconds := lacking / float64(p.limiter.Limit())
 		return &RateLimited{RetryAfter: time.Duration(math.Ceil(seconds*1e3)) * time.Millisecond}
 	}
@@ -45,6 +47,16 @@ func (p *pace) take(now time.Time, n int) error {
 	}
 	return nil
 }
+
+type goesOnKey struct{}
+
+// GoingOn returns the context for a write that goes on with a request of which a part is
+// written already: a door lets it pass and owes it to the rate.
+func GoingOn(ctx context.Context) context.Context {
+	return context.WithValue(ctx, goesOnKey{}, true)
+}
+
+func goesOn(ctx context.Context) bool { return ctx.Value(goesOnKey{}) != nil }
 
 // activeSeries bounds how many series an input may have active. A series is active
 // for one to two turns after its last sample.

@@ -464,3 +464,54 @@ func TestRun(t *testing.T) {
 		}, got)
 	})
 }
+
+// TestRateOfPieces shows that a delivery of which the beginning passed goes on, however slow the rate: its sender would bring all of
+// it again, and never get to the end. What comes next waits for all of it.
+func TestRateOfPieces(t *testing.T) {
+	inner, c := ingesttest.NewSink(), newClock()
+	const rows, perSecond = 200_000, 10_000
+	d := newDoor(t, ingest.DoorOptions{Sink: inner, SamplesPerSecondMax: perSecond, Now: c.Now})
+	p, _ := newPort(d, ingest.Limits{})
+	request := func(rows int) error {
+		v := p.Delivery()
+		defer v.End(0)
+		for i := range rows {
+			require.NoError(t, v.Add(keyOf(p, 1), 1, int64(i), 1))
+			if v.Full() {
+				if err := v.Write(t.Context(), named); err != nil {
+					return err
+				}
+			}
+		}
+		return v.Write(t.Context(), named)
+	}
+	require.NoError(t, request(rows))
+	var limited *ingest.RateLimited
+	require.ErrorAs(t, request(1), &limited)
+	require.InDelta(t, (rows-perSecond)/perSecond, limited.RetryAfter.Seconds(), 0.01)
+	c.add(limited.RetryAfter)
+	require.NoError(t, request(1))
+}
+
+// TestDoorClosed shows that a door that was closed takes nothing any more: what another of the same name has read of its notes
+// would lack it.
+func TestDoorClosed(t *testing.T) {
+	inner, c, notes := ingesttest.NewSink(), newClock(), ingesttest.NewNotes()
+	open := func() *ingest.Door {
+		return newDoor(t, ingest.DoorOptions{Sink: inner, Notes: notes, Now: c.Now, Thin: every10s})
+	}
+	begin, old := c.millis(), open()
+	_, err := send(t.Context(), old, sample(up, begin+1000, 1))
+	require.NoError(t, err)
+	old.Close()
+	young := open()
+	_, err = send(t.Context(), old, sample(up, begin+5000, 5))
+	var unavailable *arrival.Unavailable
+	require.ErrorAs(t, err, &unavailable)
+	_, err = send(t.Context(), young, sample(up, begin+5000, 5))
+	require.NoError(t, err)
+	c.add(time.Minute)
+	require.NoError(t, young.Advance(t.Context()))
+	bits := math.Float64bits
+	require.Equal(t, map[int64]uint64{begin + 10_000: bits(5), begin + 20_000: bits(5)}, pointsOf(inner, up))
+}

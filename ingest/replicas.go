@@ -136,24 +136,30 @@ func newReplicas(d *Door, o HA, notes Notes) (*replicas, error) {
 	return rs, rs.readNotes()
 }
 
-// tag returns the number of the replica that a series is of, tagAlone if of none. It is
-// false where there are too many clusters or replicas.
-func (rs *replicas) tag(ls labels.Labels) (keyTag, bool) {
+// replicaNameBytesMax bounds the names of a cluster and a replica together: a note has 1 MiB.
+const replicaNameBytesMax = 64 << 10
+
+// tag returns the number of the replica that a series is of, tagAlone if of none, or why
+// there is none: there are too many clusters or replicas, or their names are too long.
+func (rs *replicas) tag(ls labels.Labels) (keyTag, arrival.Reason) {
 	name, of := ls.Get(rs.replicaLabel), ls.Get(rs.clusterLabel)
-	if name == "" || of == "" {
-		return tagAlone, true
+	switch {
+	case name == "" || of == "":
+		return tagAlone, arrival.ReasonNone
+	case len(name)+len(of) > replicaNameBytesMax:
+		return 0, arrival.ReasonInvalidLabels
 	}
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	c := rs.cluster(of)
 	if c == nil {
-		return 0, false
+		return 0, arrival.ReasonSeriesLimit
 	}
 	r := rs.replica(c, name)
 	if r == nil {
-		return 0, false
+		return 0, arrival.ReasonSeriesLimit
 	}
-	return r.tag, true
+	return r.tag, arrival.ReasonNone
 }
 
 // cluster returns the cluster, nil if there is no room for it. Called with mu held.

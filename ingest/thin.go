@@ -156,16 +156,24 @@ func (t *thinner) floor(millis int64) int64 {
 // horizon is how far behind the last closed tick all of a series is remembered.
 func (t *thinner) horizon() int64 { return t.ttl + int64(t.remembered)*t.interval }
 
-// link says which ref a series has. It is false where there is no room for another.
-func (t *thinner) link(ref storage.SeriesRef, ls labels.Labels) bool {
+// thinLabelBytesMax bounds the labels of a series: a note has 1 MiB, and one that can't
+// be saved would keep all others from being saved.
+const thinLabelBytesMax = 512 << 10
+
+// link says which ref a series has, or why it has none: there is no room for another,
+// or for its labels.
+func (t *thinner) link(ref storage.SeriesRef, ls labels.Labels) arrival.Reason {
 	wire := arrival.AppendLabels(nil, ls)
+	if len(wire) > thinLabelBytesMax {
+		return arrival.ReasonInvalidLabels
+	}
 	key := t.sink.Seed().Hash(wire)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.byKey[key]
 	if s == nil {
 		if len(t.byKey) >= t.seriesMax {
-			return false
+			return arrival.ReasonSeriesLimit
 		}
 		s = &thinSeries{key: key, wire: wire, forgotten: t.closed - t.horizon()}
 		t.byKey[key] = s
@@ -178,7 +186,7 @@ func (t *thinner) link(ref storage.SeriesRef, ls labels.Labels) bool {
 	}
 	t.byRef[ref] = s
 	s.touchedMillis = t.now().UnixMilli()
-	return true
+	return arrival.ReasonNone
 }
 
 // unlinked takes the refs of rows whose series was not linked, and returns how many.

@@ -23,6 +23,11 @@ func (t *thinner) advance(ctx context.Context) error {
 	if err := t.payOwed(ctx); err != nil {
 		return err
 	}
+	if now := t.now(); now.UnixMilli() < t.closed {
+		if err := t.reopen(ctx, t.floor(now.Add(-t.delay).UnixMilli())); err != nil {
+			return err
+		}
+	}
 	for ctx.Err() == nil {
 		last := t.floor(t.now().Add(-t.delay).UnixMilli())
 		if last <= t.closed {
@@ -41,6 +46,19 @@ func (t *thinner) advance(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// reopen makes a tick the last that is closed, where the clock went back behind the one
+// that was: what comes now would make points that the archive takes for future ones. It
+// is noted first, or a crash would leave open what was taken since. Called with late held.
+func (t *thinner) reopen(ctx context.Context, last int64) error {
+	if err := t.notes.SaveNotes(ctx, []Note{{Name: t.stateName(), Value: t.appendState(nil, last)}}, false); err != nil {
+		return fmt.Errorf("open intervals again: %w", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = last
+	return nil
 }
 
 // closeNext closes the next tick, and those up to last before another one with a
@@ -244,7 +262,7 @@ func (t *thinner) noteClosed(ctx context.Context) error {
 	}
 	group := t.group
 	t.mu.RUnlock()
-	err := t.notes.SaveNotes(ctx, []Note{{Name: t.stateName(), Value: t.appendState(nil)}}, false)
+	err := t.notes.SaveNotes(ctx, []Note{{Name: t.stateName(), Value: t.appendState(nil, t.closed)}}, false)
 	if removed {
 		err = errors.Join(err, t.settle(ctx, group))
 	}

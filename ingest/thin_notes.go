@@ -36,19 +36,21 @@ func newThinner(d *Door, o Thin, notes Notes) (*thinner, error) {
 		}
 		t.interval, t.ttl, t.leaving = interval, ttl, true
 	}
-	if !found {
+	// A clock that went back meanwhile: see reopen.
+	again := closed > d.now().UnixMilli()
+	if !found || again {
 		closed = d.now().Add(-t.delay).UnixMilli()
 	}
 	t.closed = t.floor(closed)
 	if err := t.readSeries(); err != nil {
 		return nil, err
 	}
-	if found {
+	if found && !again {
 		return t, nil
 	}
 	// Notes of series are never without that of the state: whoever turns thinning off
 	// must find out how the samples were to be thinned.
-	return t, notes.SaveNotes(context.Background(), []Note{{Name: t.stateName(), Value: t.appendState(nil)}}, false)
+	return t, notes.SaveNotes(context.Background(), []Note{{Name: t.stateName(), Value: t.appendState(nil, t.closed)}}, false)
 }
 
 func (t *thinner) stateName() string { return t.name + "/thinning" }
@@ -66,9 +68,9 @@ func (t *thinner) noteName(key arrival.Key) string {
 
 // appendState appends the note of the thinner: the version, interval, ttl and the last
 // tick that is closed, in milliseconds.
-func (t *thinner) appendState(dst []byte) []byte {
+func (t *thinner) appendState(dst []byte, closed int64) []byte {
 	dst = binary.AppendVarint(append(dst, noteVersion), t.interval)
-	return binary.AppendVarint(binary.AppendVarint(dst, t.ttl), t.closed)
+	return binary.AppendVarint(binary.AppendVarint(dst, t.ttl), closed)
 }
 
 func (t *thinner) readState() (interval, ttl, closed int64, found bool, err error) {

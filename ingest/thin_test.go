@@ -560,3 +560,41 @@ func FuzzNotes(f *testing.F) {
 		require.NoError(t, d.Advance(t.Context()))
 	})
 }
+
+// TestThinClockBack shows that samples are taken as before when the clock was ahead for a while and went back, in a running process
+// and over a restart: intervals that were closed too soon are open again, and stay so after a crash.
+func TestThinClockBack(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		inner, c, notes := ingesttest.NewSink(), newClock(), ingesttest.NewNotes()
+		open := func() *ingest.Door {
+			return newDoor(t, ingest.DoorOptions{Sink: inner, Notes: notes, Now: c.Now, Thin: ingest.Thin{Interval: time.Hour}})
+		}
+		turn := func(by time.Duration) {
+			c.add(by)
+			inner.FutureMillis = c.millis() + 600_000
+		}
+		turn(0)
+		d, begin := open(), c.millis()
+		write := func(v float64) {
+			t.Helper()
+			res, err := send(t.Context(), d, sample(up, c.millis(), v))
+			require.NoError(t, err)
+			require.Equal(t, arrival.Result{Samples: 1}, res)
+		}
+		write(1)
+		turn(24 * time.Hour)
+		require.NoError(t, d.Advance(t.Context()))
+		turn(-24*time.Hour + time.Minute)
+		if restarted {
+			d = open()
+		}
+		require.NoError(t, d.Advance(t.Context()))
+		write(2)
+		notes.Lose()
+		d = open()
+		turn(2 * time.Hour)
+		require.NoError(t, d.Advance(t.Context()))
+		tick := begin - begin%3_600_000 + 3_600_000
+		require.Equal(t, math.Float64bits(2), pointsOf(inner, up)[tick])
+	}
+}

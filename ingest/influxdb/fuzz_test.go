@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
@@ -173,7 +174,7 @@ var escaper = strings.NewReplacer(",", `\,`, " ", `\ `, "=", `\=`)
 // FuzzRoundTrip shows that what an encoder writes is what is stored.
 func FuzzRoundTrip(f *testing.F) {
 	f.Add("cpu", "host", "a b", "usage,user=", 1.5, int64(1_700_000_000_000))
-	f.Add("a,b c", "k=,", "é", "x", -0.0, int64(-1))
+	f.Add("a,b c", "k=,", "é", "x", math.Copysign(0, -1), int64(-1))
 	f.Add("m", "quote", `"x"`, `"f"`, 5e-324, int64(0))
 	f.Fuzz(func(t *testing.T, measurement, key, value, field string, v float64, millis int64) {
 		for _, s := range []string{measurement, key, value, field} {
@@ -183,7 +184,7 @@ func FuzzRoundTrip(f *testing.F) {
 			}
 		}
 		if strings.ContainsAny(measurement[:1], "#\t\x00") || strings.ContainsAny(field[:1], "\t\x00") || math.IsNaN(v) || math.IsInf(v, 0) || millis > math.MaxInt64/1_000_000-1 || millis < -math.MaxInt64/1_000_000+1 ||
-			strings.Contains(measurement, "=") || key == labels.MetricName {
+			strings.Contains(measurement, "=") || key == model.MetricNameLabel {
 			return
 		}
 		line := escaper.Replace(measurement) + "," + escaper.Replace(key) + "=" + escaper.Replace(value) + " " + escaper.Replace(field) + "=" +
@@ -191,7 +192,7 @@ func FuzzRoundTrip(f *testing.F) {
 		sink := ingesttest.NewSink()
 		w := send(newInput(sink, influxdb.Options{Characters: influxdb.UTF8, AppendValue: true, Separator: "|", BareMeasurements: []string{}}).Write(), "/write", line)
 		require.Equal(t, 204, w.Code, "%s: %s", line, w.Body)
-		require.Equal(t, []string{fmt.Sprintf("%s %d %v", labels.FromStrings(labels.MetricName, measurement+"|"+field, key, value), millis, v)}, samples(sink))
+		require.Equal(t, []string{fmt.Sprintf("%s %d %v", labels.FromStrings(model.MetricNameLabel, measurement+"|"+field, key, value), millis, v)}, samples(sink))
 	})
 }
 

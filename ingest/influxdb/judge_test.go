@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
@@ -289,7 +290,7 @@ func stored(t testing.TB, s *server.Server, database string) []string {
 				if !ok {
 					continue
 				}
-				set := map[string]string{labels.MetricName: series.Name + "/" + series.Columns[i+1]}
+				set := map[string]string{model.MetricNameLabel: series.Name + "/" + series.Columns[i+1]}
 				for k, v := range series.Tags {
 					if v != "" {
 						set[k] = v

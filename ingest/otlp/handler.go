@@ -181,8 +181,9 @@ func New(sink ingest.Sink, limits ingest.Limits, metrics *ingest.Metrics, logger
 	}
 	h.metricNamer = otlptranslator.MetricNamer{WithMetricSuffixes: h.settings.AddMetricSuffixes, UTF8Allowed: h.settings.AllowUTF8}
 	h.labelNamer = otlptranslator.LabelNamer{
-		UTF8Allowed:                 h.settings.AllowUTF8,
-		UnderscoreLabelSanitization: h.settings.LabelNameUnderscoreSanitization, //nolint:staticcheck // the converter's own option
+		UTF8Allowed: h.settings.AllowUTF8,
+		//lint:ignore SA1019 The converter of v0.315 has the option, and names must be those that it makes.
+		UnderscoreLabelSanitization: h.settings.LabelNameUnderscoreSanitization,
 		PreserveMultipleUnderscores: h.settings.LabelNamePreserveMultipleUnderscores,
 	}
 	return h, nil

@@ -2,7 +2,6 @@ package otlp_test
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -118,7 +117,7 @@ func TestSDK(t *testing.T) {
 				require.Equal(t, 9*math.Pow(1.7, float64(round)), last("temperature"))
 				require.Equal(t, float64(observed), last("latency_seconds_count"))
 				require.InEpsilon(t, sum, last("latency_seconds_sum"), 1e-12)
-				buckets := sink.Written()[fmt.Sprintf(`{__name__="latency_seconds_bucket", http_method="GET", instance="one", job="shop", le="+Inf"}`)]
+				buckets := sink.Written()[`{__name__="latency_seconds_bucket", http_method="GET", instance="one", job="shop", le="+Inf"}`]
 				require.Equal(t, float64(observed), floats(buckets)[round])
 
 				h := sink.Written()[labelsOf("native", `http_method="GET", `)].Histograms

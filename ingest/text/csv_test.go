@@ -215,7 +215,7 @@ func FuzzCSV(f *testing.F) {
 				require.True(t, r >= 0x20 && r < 0x7f, "%q", example)
 			}
 		}
-		if format != "1:metric:m" || header != 0 || len(body) > 4000 || strings.ContainsAny(body, "\r\xef") {
+		if format != "1:metric:m" || header != 0 || len(body) > 4000 || strings.IndexByte(body, '\r') >= 0 || strings.IndexByte(body, 0xef) >= 0 {
 			return
 		}
 		reader := csv.NewReader(strings.NewReader(body))

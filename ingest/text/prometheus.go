@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/textparse"
 
@@ -365,7 +366,7 @@ func (p *lineReader) exemplar(b []byte, sampleMillis int64, line uint64) error {
 func (p *lineReader) checkExemplar(e *arrival.Exemplar) error {
 	p.sets.Clear()
 	e.Labels.Range(func(l labels.Label) {
-		if l.Name != labels.MetricName {
+		if l.Name != model.MetricNameLabel {
 			p.sets.Add(l.Name, l.Value)
 		}
 	})
