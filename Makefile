@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 .PHONY: help run deps build install test vet unit gate check fmt fmt-check lint staticcheck vulncheck \
-	bench bench-full bench-forward bench-codec crash forward fuzz peers docs docs-check clean
+	bench bench-full bench-forward bench-inputs bench-codec crash forward fuzz peers docs docs-check clean
 
 # What the build needs beyond Go. librocksdb-dev brings the compression libraries.
 PACKAGES := gcc g++ librocksdb-dev
@@ -121,6 +121,9 @@ bench-full: build ## Run all benchmarks at full size: hours, of them up to 96 mi
 bench-forward: build ## Run the benchmarks of outputs and of writes beside the compactor, SIZE=short (8 min) or full (40 min). Varve alone.
 	VARVE_BINARY=$(CURDIR)/bin/varve go run ./benchmarks --peers=varve --size=$(or $(SIZE),short) $(ARGS) forward
 	VARVE_BINARY=$(CURDIR)/bin/varve go run ./benchmarks --peers=varve --size=$(or $(SIZE),short) $(ARGS) pass
+
+bench-inputs: build ## Run the benchmark of inputs beside VictoriaMetrics, InfluxDB and Prometheus 3, SIZE=short (7 min) or full (40 min). ARGS=--inputs-parts=influx,nats chooses.
+	VARVE_BINARY=$(CURDIR)/bin/varve go run ./benchmarks --size=$(or $(SIZE),short) $(ARGS) inputs
 
 bench-codec: deps ## Run the codec over recorded exporters six times, beside XOR chunks. Uses benchstat if it is there.
 	go test ./benchmarks/codec -run '^$$' -bench Recorded -count 6 | if command -v benchstat >/dev/null; then benchstat /dev/stdin; else cat; fi

@@ -59,6 +59,11 @@ func (s *settings) measure(ctx context.Context, verbs []verb) (err error) {
 		if (verb.name == "query" || verb.name == "fleet") && s.reference != "" {
 			b.specs = append(b.specs, peer.Spec{Name: "reference", Kind: peer.Prometheus, Binary: s.reference})
 		}
+		if verb.name == "inputs" {
+			if b.specs, err = b.inputSpecs(ctx, specs); err != nil {
+				return err
+			}
+		}
 		b.newEntries(ctx, verb.name)
 		if err := verb.run(ctx, b); err != nil {
 			return fmt.Errorf("%s: %w", verb.name, err)
@@ -202,12 +207,17 @@ func (b *bench) discard(server *peer.Server) error {
 
 // push sends frames to a server, showing how far it is.
 func (b *bench) push(ctx context.Context, server *peer.Server, protocol int, frames [][]wire.Frame, options load.Options) (load.Report, error) {
+	return b.pushTo(ctx, server, load.Target{Address: server.Address, Path: "/api/v1/write", Protocol: protocol}, frames, options)
+}
+
+// pushTo is push, for any way in.
+func (b *bench) pushTo(ctx context.Context, server *peer.Server, target load.Target, frames [][]wire.Frame, options load.Options) (load.Report, error) {
 	options.LeadRoundsMax = leadRoundsMax
 	began := time.Now()
 	options.Progress = func(acknowledged int64) {
 		b.show("%s: %.1f M samples, %.2f M/s", server.Spec.Name, float64(acknowledged)/1e6, float64(acknowledged)/1e6/time.Since(began).Seconds())
 	}
-	report, err := load.Run(ctx, load.Target{Address: server.Address, Path: "/api/v1/write", Protocol: protocol}, frames, options)
+	report, err := load.Run(ctx, target, frames, options)
 	if err != nil {
 		return report, fmt.Errorf("write to %s after %d samples: %w; it said: %s", server.Spec.Name, report.Acknowledged, err, server.Output())
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,6 +27,7 @@ func quickRun(t *testing.T, change func(*settings), verbs ...verb) ([]result.Ent
 	s := &settings{
 		peers: "varve", varve: server.Binary(t, ""), directory: dir, results: filepath.Join(dir, "results.jsonl"),
 		page: filepath.Join(dir, "page.md"), recordings: filepath.Join(dir, "recordings"), size: "quick", forwardParts: forwardParts,
+		inputsParts: strings.Join(inputPartNames(), ","),
 	}
 	s.shrink()
 	change(s)

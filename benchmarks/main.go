@@ -2,7 +2,7 @@
 // in, what it costs them, how they come back from a crash and how fast they
 // answer.
 //
-//	go run ./benchmarks ingest|memory|restart|query|fleet|exporters|churn|year|forward|pass|record|all|render [flags]
+//	go run ./benchmarks ingest|memory|restart|query|fleet|exporters|churn|year|forward|pass|inputs|record|all|render [flags]
 //
 // Every verb starts the servers itself, on fresh directories and free ports of the
 // loopback, feeds all of them the same bytes, and measures from outside: over HTTP
@@ -26,6 +26,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -85,6 +86,12 @@ type settings struct {
 
 	passDays, passSeries, passRate int
 	passFor                        time.Duration
+
+	inputsParts                   string
+	inputsSeries                  int
+	inputsConnections, inputsRows []int
+	inputsSamples                 int64
+	inputsFor                     time.Duration
 }
 
 func main() {
@@ -98,6 +105,9 @@ func main() {
 	runs := s.flags(app)
 	chosen := kingpin.MustParse(app.Parse(os.Args[1:]))
 	s.shrink()
+	if chosen == "inputs" && s.peers == peersDefault {
+		s.peers = inputPeersDefault
+	}
 	if err := runs[chosen](ctx, &s); err != nil {
 		fmt.Fprintln(os.Stderr, "benchmarks:", err)
 		os.Exit(1)
@@ -106,8 +116,8 @@ func main() {
 
 // flags declares the command line and says what each verb runs.
 func (s *settings) flags(app *kingpin.Application) map[string]func(context.Context, *settings) error {
-	app.Flag("peers", "Servers in the order of their turns: varve, victoriametrics, prometheus, NAME=KIND:PROGRAM or NAME=KIND:http://ADDRESS.").
-		Envar("PEERS").Default("varve,victoriametrics,prometheus").StringVar(&s.peers)
+	app.Flag("peers", "Servers in the order of their turns: varve, victoriametrics, prometheus, influxdb (for inputs alone, where it is in the default), NAME=KIND:PROGRAM or NAME=KIND:http://ADDRESS.").
+		Envar("PEERS").Default(peersDefault).StringVar(&s.peers)
 	app.Flag("reference", "query: a further Prometheus program, of the release whose engine Varve has; its answers are the measure.").
 		Envar("REFERENCE").StringVar(&s.reference)
 	app.Flag("varve", "The varve program; built from ./cmd/varve if empty.").Envar("VARVE_BINARY").StringVar(&s.varve)
@@ -180,6 +190,13 @@ func (s *settings) flags(app *kingpin.Application) map[string]func(context.Conte
 	app.Flag("pass-series", "pass: series of these, about.").Default("1000").IntVar(&s.passSeries)
 	app.Flag("pass-rate", "pass: samples a second of now.").Default("100000").IntVar(&s.passRate)
 	app.Flag("pass-seconds", "pass: how long stretches are without work, and at most with it.").Default("20s").DurationVar(&s.passFor)
+	app.Command("inputs", "Line protocol, OTLP, NATS, OpenTSDB and text: rate, latency, CPU and memory, beside servers that take the same.")
+	app.Flag("inputs-parts", "inputs: what to measure, with commas between.").Default(strings.Join(inputPartNames(), ",")).StringVar(&s.inputsParts)
+	app.Flag("inputs-series", "inputs: number of series.").Default("100000").IntVar(&s.inputsSeries)
+	app.Flag("inputs-connections", "inputs: numbers of connections, for line protocol.").Default("1", "4", "16").IntsVar(&s.inputsConnections)
+	app.Flag("inputs-rows", "inputs: lines a request, for line protocol.").Default("100", "1000").IntsVar(&s.inputsRows)
+	app.Flag("inputs-samples", "inputs: samples a point at most, after the first round.").Default("10000000").Int64Var(&s.inputsSamples)
+	app.Flag("inputs-seconds", "inputs: end a point after this time, whatever it reached.").Default("15s").DurationVar(&s.inputsFor)
 	app.Flag("recordings", "Where recordings of real exporters are kept; the user's cache if empty.").StringVar(&s.recordings)
 	recordCommand := app.Command("record", "Record a node exporter, a Prometheus and a Varve at work, once a second.")
 	recordCommand.Flag("scrapes", "How many scrapes of each: 5760 give 24 h at 15 s.").Default("5760").IntVar(&s.scrapes)
@@ -187,7 +204,7 @@ func (s *settings) flags(app *kingpin.Application) map[string]func(context.Conte
 	render.Flag("check", "Change nothing; fail if the page is not what the results give.").BoolVar(&s.check)
 
 	runs := map[string]func(context.Context, *settings) error{"render": renderPage, "record": record}
-	for _, v := range append(slices.Clone(verbs), verb{"year", year}, verb{"forward", forward}, verb{"pass", pass}) {
+	for _, v := range append(slices.Clone(verbs), verb{"year", year}, verb{"forward", forward}, verb{"pass", pass}, verb{"inputs", inputs}) {
 		runs[v.name] = func(ctx context.Context, s *settings) error { return s.measure(ctx, []verb{v}) }
 	}
 	runs["all"] = func(ctx context.Context, s *settings) error {
@@ -221,6 +238,7 @@ func (s *settings) shrink() {
 		s.days = 60
 		s.forwardSamples, s.forwardFor, s.downFor, s.deadFor, s.deadTurns = 12_000_000, 15*time.Second, 30*time.Second, 10*time.Second, 2
 		s.passDays, s.passFor = 4, 10*time.Second
+		s.inputsConnections, s.inputsRows, s.inputsSamples, s.inputsFor = []int{4}, []int{100, 1000}, 3_000_000, 6*time.Second
 	case "quick":
 		s.repetitions, s.passes = 1, 1
 		s.series, s.samples, s.seconds = 20_000, 1_000_000, 5*time.Second
@@ -233,6 +251,7 @@ func (s *settings) shrink() {
 		s.liveRate, s.downFor = 80_000, 4*time.Second
 		s.deadRates, s.deadFor, s.deadTurns = []int{50_000}, 2*time.Second, 1
 		s.passDays, s.passSeries, s.passRate, s.passFor = 2, 40, 20_000, 2*time.Second
+		s.inputsSeries, s.inputsConnections, s.inputsRows, s.inputsSamples, s.inputsFor = 10_000, []int{4}, []int{100}, 200_000, 2*time.Second
 	default:
 	}
 }

@@ -50,13 +50,25 @@ func dial(target Target, frames []wire.Frame) (*lane, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load: set up socket: %w", err), unix.Close(fd))
 	}
-	contentType, version := "application/x-protobuf", "0.1.0"
-	if target.Protocol == 2 {
-		contentType, version = "application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"
+	return &lane{fd: fd, frames: frames, prefix: requestHead(target)}, nil
+}
+
+// requestHead is the head of every request to a target, up to the length.
+func requestHead(target Target) []byte {
+	head := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: varve-benchmarks\r\n", target.Path, target.Address)
+	switch {
+	case target.ContentType != "":
+		head = fmt.Appendf(head, "Content-Type: %s\r\n", target.ContentType)
+		if target.Encoding != "" {
+			head = fmt.Appendf(head, "Content-Encoding: %s\r\n", target.Encoding)
+		}
+	case target.Protocol == 2:
+		head = append(head, "Content-Encoding: snappy\r\nContent-Type: application/x-protobuf;proto=io.prometheus.write.v2.Request\r\n"+
+			"X-Prometheus-Remote-Write-Version: 2.0.0\r\n"...)
+	default:
+		head = append(head, "Content-Encoding: snappy\r\nContent-Type: application/x-protobuf\r\nX-Prometheus-Remote-Write-Version: 0.1.0\r\n"...)
 	}
-	prefix := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: varve-benchmarks\r\nContent-Encoding: snappy\r\n"+
-		"Content-Type: %s\r\nX-Prometheus-Remote-Write-Version: %s\r\nContent-Length: ", target.Path, target.Address, contentType, version)
-	return &lane{fd: fd, frames: frames, prefix: []byte(prefix)}, nil
+	return append(head, "Content-Length: "...)
 }
 
 // round is the round of the next frame, far ahead if there is none.

@@ -1,4 +1,4 @@
-// Package load sends prepared remote-write requests over kept-alive HTTP/1.1
+// Package load sends prepared writes, by remote write or otherwise, over kept-alive HTTP/1.1
 // connections and measures how they are answered.
 //
 // A lane is the list of requests of one connection: each is sent when the one
@@ -7,7 +7,7 @@
 // it must cost next to nothing. Nothing is encoded, compressed or allocated while
 // the clock runs.
 //
-// The client understands what servers answer to a remote write (a status, maybe a
+// The client understands what servers answer to a write (a status, maybe a
 // short body with Content-Length) and nothing else. It does not retry: an answer
 // other than 2xx, or a broken connection, ends the run, and the report says how
 // far it came.
@@ -34,6 +34,9 @@ type Target struct {
 	Path    string
 	// Protocol is the version of remote write, 1 or 2.
 	Protocol int
+	// ContentType, if set, says that requests are no remote write; Encoding is then that
+	// of their bodies, empty for none.
+	ContentType, Encoding string
 }
 
 // Options bound a run. Zero values mean no bound, apart from Timeout.

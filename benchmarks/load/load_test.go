@@ -95,6 +95,27 @@ func TestRunRefused(t *testing.T) {
 	require.Equal(t, []int{2}, report.Done)
 }
 
+// Shows the heads of requests that are no remote write.
+func TestRunOtherContent(t *testing.T) {
+	var got []http.Header
+	target := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		got = append(got, r.Header)
+		w.WriteHeader(http.StatusNoContent)
+	})
+	target.ContentType = "text/plain"
+	_, err := load.Run(t.Context(), target, frames(1, 1, 300), load.Options{})
+	require.NoError(t, err)
+	target.Encoding = "gzip"
+	_, err = load.Run(t.Context(), target, frames(1, 1, 300), load.Options{})
+	require.NoError(t, err)
+	require.Len(t, got, 2)
+	for i, encoding := range []string{"", "gzip"} {
+		require.Equal(t, "text/plain", got[i].Get("Content-Type"))
+		require.Equal(t, encoding, got[i].Get("Content-Encoding"))
+		require.Empty(t, got[i].Get("X-Prometheus-Remote-Write-Version"))
+	}
+}
+
 // Shows that a paced run does not go faster than it is told.
 func TestRunPaced(t *testing.T) {
 	target := serve(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })

@@ -1,7 +1,7 @@
 // Package peer starts the servers that are measured, reads from the operating
 // system what they cost, and stops them.
 //
-// A Spec says which server: Varve, VictoriaMetrics or Prometheus, as a binary to
+// A Spec says which server: Varve, VictoriaMetrics, Prometheus or InfluxDB, as a binary to
 // start or as the address of one that runs. A Server is one started process, in a
 // process group of its own, on a port of the loopback at or above 20000, with a
 // data directory that belongs to the caller. Costs come from /proc and hold for
@@ -42,6 +42,10 @@ const (
 	Varve           Kind = "varve"
 	VictoriaMetrics Kind = "victoriametrics"
 	Prometheus      Kind = "prometheus"
+	// InfluxDB is of the 1.x series, which has line protocol and no PromQL.
+	InfluxDB Kind = "influxdb"
+	// NATS holds messages for others, and is not measured: Parse does not know it.
+	NATS Kind = "nats"
 	// NodeExporter is recorded, never measured: Parse does not know it.
 	NodeExporter Kind = "node_exporter"
 )
@@ -59,6 +63,9 @@ type Spec struct {
 	// and for a Prometheus that scrapes nothing. In it, SELF stands for the address of
 	// the server itself.
 	Config string
+	// OpenTSDB has a VictoriaMetrics take OpenTSDB's JSON, for which it listens on
+	// Server.SideAddress.
+	OpenTSDB bool
 }
 
 // Parse reads NAME, NAME=KIND:PROGRAM or NAME=KIND:http://HOST:PORT. A bare name is a
@@ -70,10 +77,10 @@ func Parse(text string) (Spec, error) {
 		before, after, _ := strings.Cut(rest, ":")
 		kind, where = Kind(before), after
 	}
-	programs := map[Kind]string{Varve: "", VictoriaMetrics: "victoria-metrics", Prometheus: "prometheus"}
+	programs := map[Kind]string{Varve: "", VictoriaMetrics: "victoria-metrics", Prometheus: "prometheus", InfluxDB: "influxd"}
 	program, known := programs[kind]
 	if !known {
-		return Spec{}, fmt.Errorf("peer %q: kind %q is none of varve, victoriametrics, prometheus; write NAME=KIND:PROGRAM", text, kind)
+		return Spec{}, fmt.Errorf("peer %q: kind %q is none of varve, victoriametrics, prometheus, influxdb; write NAME=KIND:PROGRAM", text, kind)
 	}
 	spec := Spec{Name: name, Kind: kind, Binary: program}
 	if address, isURL := strings.CutPrefix(where, "http://"); isURL {
@@ -91,6 +98,8 @@ func (s Spec) Sync() string {
 		return "none (memory for seconds, no fsync before the answer)"
 	case s.Kind == Prometheus:
 		return "none (log written, fsync when a segment is full)"
+	case s.Kind == InfluxDB:
+		return "always (fsync of the log before the answer)"
 	case len(s.More) > 0:
 		return "as given: " + strings.Join(s.More, " ")
 	default:
@@ -98,8 +107,9 @@ func (s Spec) Sync() string {
 	}
 }
 
-// Arguments are what the program is started with.
-func (s Spec) Arguments(address, dataDir string) []string {
+// Arguments are what the program is started with. Side is an address for what it does
+// not serve at the first.
+func (s Spec) Arguments(address, side, dataDir string) []string {
 	var arguments []string
 	switch s.Kind {
 	case Varve:
@@ -107,9 +117,18 @@ func (s Spec) Arguments(address, dataDir string) []string {
 	case VictoriaMetrics:
 		arguments = []string{"-storageDataPath=" + dataDir, "-httpListenAddr=" + address, "-retentionPeriod=100y",
 			"-search.latencyOffset=0s", "-loggerLevel=ERROR"}
+		if s.OpenTSDB {
+			arguments = append(arguments, "-opentsdbHTTPListenAddr="+side)
+		}
 	case Prometheus:
 		arguments = []string{"--config.file=" + filepath.Join(dataDir, "prometheus.yml"), "--storage.tsdb.path=" + dataDir,
 			"--storage.tsdb.retention.time=100y", "--web.listen-address=" + address, "--web.enable-remote-write-receiver", "--log.level=warn"}
+	case InfluxDB:
+		arguments = []string{"run", "-config", filepath.Join(dataDir, influxConfigFile)}
+	case NATS:
+		host, port, _ := strings.Cut(side, ":")
+		_, monitor, _ := strings.Cut(address, ":")
+		arguments = []string{"-js", "-sd", dataDir, "-a", host, "-p", port, "-m", monitor}
 	case NodeExporter:
 		arguments = []string{"--web.listen-address=" + address, "--collector.interrupts", "--collector.processes", "--collector.tcpstat", "--log.level=error"}
 	}
@@ -130,6 +149,8 @@ func (s Spec) Version(ctx context.Context) (version, text string) {
 		return "", ""
 	case s.Kind == Varve:
 		command = exec.CommandContext(ctx, s.Binary, "version")
+	case s.Kind == InfluxDB:
+		command = exec.CommandContext(ctx, s.Binary, "version")
 	case s.Kind == VictoriaMetrics:
 		// Debian's build prints an empty version.
 		command = exec.CommandContext(ctx, "dpkg-query", "-W", "-f=${Version}", filepath.Base(s.Binary))
@@ -141,11 +162,15 @@ func (s Spec) Version(ctx context.Context) (version, text string) {
 	return versionPattern.FindString(string(output)), string(output)
 }
 
-// readyPath is what answers 200 once the server serves.
+// readyPath is what answers 2xx once the server serves.
 func (s Spec) readyPath() string {
 	switch s.Kind {
 	case VictoriaMetrics:
 		return "/health"
+	case InfluxDB:
+		return "/ping"
+	case NATS:
+		return "/healthz"
 	case NodeExporter:
 		return "/"
 	default:
@@ -158,6 +183,9 @@ type Server struct {
 	Spec Spec
 	// Address is host and port, DataDir where the server keeps its data.
 	Address, DataDir string
+	// SideAddress is where a VictoriaMetrics takes OpenTSDB's JSON and where NATS serves its
+	// clients; Address is then its monitor.
+	SideAddress string
 
 	command *exec.Cmd
 	exited  chan struct{}
@@ -170,11 +198,11 @@ func Start(spec Spec, dataDir string) (*Server, error) {
 	if spec.Address != "" {
 		return &Server{Spec: spec, Address: spec.Address}, nil
 	}
-	address, err := freeAddress()
+	address, side, err := freeAddresses()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Name, err)
 	}
-	arguments := spec.Arguments(address, dataDir)
+	arguments := spec.Arguments(address, side, dataDir)
 	if spec.Kind == Varve && spec.Config != "" {
 		path := dataDir + ".yml"
 		if err := os.WriteFile(path, []byte(spec.Config), 0o600); err != nil {
@@ -188,7 +216,12 @@ func Start(spec Spec, dataDir string) (*Server, error) {
 			return nil, fmt.Errorf("start %s: %w", spec.Name, err)
 		}
 	}
-	s := &Server{Spec: spec, Address: address, DataDir: dataDir, exited: make(chan struct{})}
+	if spec.Kind == InfluxDB {
+		if err := os.WriteFile(filepath.Join(dataDir, influxConfigFile), influxConfig(address, side, dataDir), 0o600); err != nil {
+			return nil, fmt.Errorf("start %s: %w", spec.Name, err)
+		}
+	}
+	s := &Server{Spec: spec, Address: address, SideAddress: side, DataDir: dataDir, exited: make(chan struct{})}
 	s.command = exec.Command(spec.Binary, arguments...)
 	s.command.Dir = dataDir
 	s.command.Stdout, s.command.Stderr = &s.output, &s.output
@@ -219,7 +252,7 @@ func (s *Server) WaitReady(ctx context.Context, limit time.Duration) error {
 		}
 		if response, err := client.Do(request); err == nil {
 			response.Body.Close()
-			if response.StatusCode == http.StatusOK {
+			if response.StatusCode/100 == 2 {
 				return nil
 			}
 		}
@@ -262,9 +295,10 @@ func (s *Server) Stop(limit time.Duration) error {
 // Output is the end of what the server wrote.
 func (s *Server) Output() string { return s.output.String() }
 
-// freeAddress finds a free port of the loopback, at or above 20000 and below
-// those that the kernel hands out by itself.
-func freeAddress() (string, error) {
+// freeAddresses finds two free ports of the loopback, at or above 20000 and below those
+// that the kernel hands out by itself.
+func freeAddresses() (first, second string, err error) {
+	var found []string
 	from := 20000 + os.Getpid()%5000
 	for port := from; port < 32000; port++ {
 		address := fmt.Sprintf("127.0.0.1:%d", port)
@@ -272,9 +306,14 @@ func freeAddress() (string, error) {
 		if err != nil {
 			continue
 		}
-		return address, listener.Close()
+		if err := listener.Close(); err != nil {
+			return "", "", err
+		}
+		if found = append(found, address); len(found) == 2 {
+			return found[0], found[1], nil
+		}
 	}
-	return "", fmt.Errorf("no free port of the loopback from %d to 31999", from)
+	return "", "", fmt.Errorf("no two free ports of the loopback from %d to 31999", from)
 }
 
 // tail keeps the last bytes written to it.

@@ -16,6 +16,7 @@ func TestParse(t *testing.T) {
 	for text, want := range map[string]peer.Spec{
 		"prometheus":                           {Name: "prometheus", Kind: peer.Prometheus, Binary: "prometheus"},
 		"victoriametrics":                      {Name: "victoriametrics", Kind: peer.VictoriaMetrics, Binary: "victoria-metrics"},
+		"influxdb":                             {Name: "influxdb", Kind: peer.InfluxDB, Binary: "influxd"},
 		"varve":                                {Name: "varve", Kind: peer.Varve},
 		"prom3=prometheus:/opt/p3/prometheus":  {Name: "prom3", Kind: peer.Prometheus, Binary: "/opt/p3/prometheus"},
 		"old=varve:http://127.0.0.1:29000/":    {Name: "old", Kind: peer.Varve, Address: "127.0.0.1:29000"},

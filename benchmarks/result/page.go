@@ -27,6 +27,7 @@ func Page(entries []Entry) string {
 		{"year", "A year and its rollups", (*page).year, nil},
 		{"pass", "Ingestion while the compactor works", (*page).pass, nil},
 		{"forward", "Forwarding", (*page).forward, nil},
+		{"inputs", "Other ways in", (*page).inputs, nil},
 	} {
 		run := newest(entries, section.verb)
 		if len(run) == 0 {

@@ -50,6 +50,7 @@ type Entry struct {
 	Year      *Year     `json:"year,omitempty"`
 	Forward   *Forward  `json:"forward,omitempty"`
 	Pass      *Pass     `json:"pass,omitempty"`
+	Inputs    []Input   `json:"inputs,omitempty"`
 }
 
 // Machine is where the run took place.

@@ -27,7 +27,7 @@ type Frame struct {
 // slabBytes is how much a Slab asks for at a time.
 const slabBytes = 32 << 20
 
-// Slab holds compressed bodies. The zero value is empty.
+// Slab holds bodies. The zero value is empty.
 type Slab struct{ free []byte }
 
 // Frame compresses a body, which stays the caller's.
@@ -39,6 +39,16 @@ func (s *Slab) Frame(plain []byte, samples, round int) Frame {
 	body := s2.EncodeSnappy(s.free[len(s.free):len(s.free)+most], plain)
 	s.free = s.free[:len(s.free)+len(body)]
 	return Frame{Body: body[:len(body):len(body)], Samples: samples, LastRound: round}
+}
+
+// Keep copies a body as it is, compressed or not, which stays the caller's.
+func (s *Slab) Keep(body []byte, samples, round int) Frame {
+	if cap(s.free)-len(s.free) < len(body) {
+		s.free = make([]byte, 0, max(slabBytes, len(body)))
+	}
+	from := len(s.free)
+	s.free = append(s.free, body...)
+	return Frame{Body: s.free[from:len(s.free):len(s.free)], Samples: samples, LastRound: round}
 }
 
 // AppendLabel appends one label field of TimeSeries.

@@ -34,3 +34,15 @@ func TestBody(t *testing.T) {
 		require.Equal(t, int64(i)*1_700_000_000_000, series.Samples[0].Timestamp)
 	}
 }
+
+// Shows that bodies are kept as they are, also beyond what a slab asks for at a time, and that the caller may reuse his.
+func TestKeep(t *testing.T) {
+	var slab wire.Slab
+	body := []byte("abc")
+	first := slab.Keep(body, 3, 1)
+	body[0] = 'x'
+	second := slab.Keep(make([]byte, 40<<20), 4, 2)
+	require.Equal(t, wire.Frame{Body: []byte("abc"), Samples: 3, LastRound: 1}, first)
+	require.Len(t, second.Body, 40<<20)
+	require.Equal(t, 3, cap(first.Body))
+}
