@@ -51,10 +51,14 @@ func NewServer(o ServerOptions) (*Server, error) {
 	return s, nil
 }
 
-// Beside returns a server with the limits of this one, for another address.
+// Beside returns a server with the limits of this one, for another address. The time of bodies is limited before
+// anybody is asked who they are: net/http reads what is left of a body before it answers, of one that is denied too.
 func (s *Server) Beside(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           h,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			limitBodyTime(w, r, false)
+			h.ServeHTTP(w, r)
+		}),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    headerBytesMax,

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -184,4 +185,34 @@ func TestConnectionsAndHeadersAreBounded(t *testing.T) {
 	require.NoError(t, third.Close())
 	require.NoError(t, s.Shutdown(t.Context()))
 	require.NoError(t, <-done)
+}
+
+// deadlineRecorder is a response that knows deadlines.
+type deadlineRecorder struct {
+	http.ResponseWriter
+	deadlines []time.Time
+}
+
+func (d *deadlineRecorder) SetReadDeadline(t time.Time) error {
+	d.deadlines = append(d.deadlines, t)
+	return nil
+}
+
+// TestBodiesOfEveryRequestHaveADeadline shows that the time of a body is limited before anybody is asked who they are, and whatever the
+// path: net/http waits for the body of a request that was denied, and a connection would be held for ever by who has no credentials.
+func TestBodiesOfEveryRequestHaveADeadline(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, nil)
+	s, err := api.NewServer(api.ServerOptions{Guard: f.options.Guard, Connections: 1, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	for _, denied := range []int{http.StatusUnauthorized, http.StatusNotFound, http.StatusNoContent} {
+		h := s.Beside(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(denied) })).Handler
+		w := &deadlineRecorder{ResponseWriter: httptest.NewRecorder()}
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("x")))
+		require.Len(t, w.deadlines, 1)
+		require.WithinDuration(t, time.Now().Add(time.Minute), w.deadlines[0], 30*time.Second)
+		w = &deadlineRecorder{ResponseWriter: httptest.NewRecorder()}
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		require.Empty(t, w.deadlines, "there is no body")
+	}
 }

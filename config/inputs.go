@@ -238,7 +238,10 @@ func fingerprints(data []byte, list string) []string {
 	return out
 }
 
-func (v *validator) checkInputs(inputs []Input) {
+// nameOfSelf is the name under which the server scrapes itself.
+const nameOfSelf = "varve"
+
+func (v *validator) checkInputs(inputs []Input, all *Ingest) {
 	usual, addresses := map[string]string{}, map[string]string{}
 	for i := range inputs {
 		in := &inputs[i]
@@ -256,6 +259,12 @@ func (v *validator) checkInputs(inputs []Input) {
 		}
 		v.checkPlace(at, in, usual, addresses)
 		v.checkInputRules(at, in)
+		if in.Limits.MaxDecoded > all.MaxInFlight {
+			v.mistake(at+".limits.max_decoded", "%v is more than ingest.max_in_flight, so that the largest request could never be taken", in.Limits.MaxDecoded)
+		}
+		if in.Name == nameOfSelf {
+			v.mistake(at+".name", "%q is what the server's own metrics come in by", in.Name)
+		}
 		v.checkInputKind(at+"."+kinds[0], in)
 	}
 	for _, u := range usualInputs() {
@@ -312,6 +321,23 @@ func (v *validator) checkPlace(at string, in *Input, usual, addresses map[string
 	for k := range in.Tokens {
 		v.checkToken(fmt.Sprintf("%s.tokens.%d", at, k), &in.Tokens[k], in.Tokens[:k])
 	}
+	if secured {
+		in.Fingerprint = withSecrets(in)
+	}
+}
+
+// withSecrets is the fingerprint of an input with what stands in other files of who may use it: one that was withdrawn
+// there must not stay good when the configuration is read again.
+func withSecrets(in *Input) string {
+	sum := sha256.New()
+	fmt.Fprint(sum, in.Fingerprint)
+	for _, t := range in.Tokens {
+		fmt.Fprintf(sum, " %q %q", t.Name, t.Token.Reveal())
+	}
+	if text, err := os.ReadFile(in.WebConfigFile); err == nil {
+		sum.Write(text)
+	}
+	return base64.RawURLEncoding.EncodeToString(sum.Sum(nil))
 }
 
 func (v *validator) checkAddress(at, address string) {
@@ -321,6 +347,12 @@ func (v *validator) checkAddress(at, address string) {
 		v.mistake(at, "%q has no valid port", address)
 	}
 }
+
+const (
+	// ttlIntervalsMax is how many points a sample may make.
+	ttlIntervalsMax        = 1000
+	defaultFailoverTimeout = 30 * second
+)
 
 func (v *validator) checkInputRules(at string, in *Input) {
 	if len(in.FilterInclude) > 0 && len(in.FilterExclude) > 0 {
@@ -355,7 +387,7 @@ func (v *validator) checkInputRules(at string, in *Input) {
 	if in.Downsample != 0 {
 		within(v, at+".downsample", in.Downsample, second, day)
 		if in.TTL != 0 {
-			within(v, at+".ttl", in.TTL, in.Downsample, 7*day)
+			within(v, at+".ttl", in.TTL, in.Downsample, min(7*day, ttlIntervalsMax*in.Downsample))
 		}
 	} else if in.TTL != 0 {
 		v.mistake(at+".ttl", "it means nothing without downsample")
@@ -368,9 +400,13 @@ func (v *validator) checkInputRules(at string, in *Input) {
 			v.mistake(at+".ha."+key, "%q is not the name of a label", name)
 		}
 	}
-	if in.HA.FailoverTimeout != 0 {
-		within(v, at+".ha.failover_timeout", in.HA.FailoverTimeout, second, day)
+	if in.HA.ClusterLabel == in.HA.ReplicaLabel {
+		v.mistake(at+".ha.replica_label", "it is another label than cluster_label")
 	}
+	if in.HA.FailoverTimeout == 0 {
+		in.HA.FailoverTimeout = defaultFailoverTimeout
+	}
+	within(v, at+".ha.failover_timeout", in.HA.FailoverTimeout, second, day)
 }
 
 // checkRelabel checks rules of relabelling.

@@ -1,8 +1,11 @@
 package config_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -97,6 +100,8 @@ func TestInputMistakes(t *testing.T) {
 		"no name":             {"{influxdb: {}}", "is not a name"},
 		"same name":           {"{name: a, path: /a, influxdb: {}}, {name: a, path: /b, influxdb: {}}", `two inputs are called "a"`},
 		"name that is there":  {"{name: otlp, path: /a, otlp: {}}", "is there without being configured"},
+		"own name":            {"{name: varve, path: /a, influxdb: {}}", "the server's own metrics"},
+		"larger than all":     {"{name: a, path: /a, limits: {max_decoded: 1GiB}, influxdb: {}}", "more than ingest.max_in_flight"},
 		"two usual":           {"{name: a, influxdb: {}}, {name: b, influxdb: {}}", `"a" stands for the usual paths already`},
 		"same path":           {"{name: a, path: /x, influxdb: {}}, {name: b, path: /x, otlp: {}}", `"a" listens at /x already`},
 		"same address":        {"{name: a, listen_address: ':1', influxdb: {}}, {name: b, listen_address: ':1', otlp: {}}", `"a" listens at :1 already`},
@@ -112,6 +117,8 @@ func TestInputMistakes(t *testing.T) {
 		"bad external label":  {"{name: a, external_labels: {__name__: x}, influxdb: {}}", "is not the name of a label"},
 		"ttl alone":           {"{name: a, ttl: 1m, influxdb: {}}", "means nothing without downsample"},
 		"ttl below":           {"{name: a, downsample: 2m, ttl: 1m, influxdb: {}}", "out of bounds"},
+		"ttl of many points":  {"{name: a, downsample: 1s, ttl: 1001s, influxdb: {}}", "out of bounds"},
+		"one label for both":  {"{name: a, ha: {cluster_label: c, replica_label: c}, influxdb: {}}", "another label than cluster_label"},
 		"burst alone":         {"{name: a, limits: {burst_samples: 3}, influxdb: {}}", "means nothing without"},
 		"replica":             {"{name: a, ha: {cluster_label: c}, influxdb: {}}", "is not the name of a label"},
 		"unknown key":         {"{name: a, influxdb: {bukket_label: x}}", `unknown key "bukket_label"`},
@@ -127,5 +134,25 @@ func TestInputMistakes(t *testing.T) {
 			_, err := config.Read(write(t, "inputs: ["+c.text+"]"), nil)
 			require.ErrorContains(t, err, c.says)
 		})
+	}
+}
+
+// TestInputSecretFiles shows that an input is another one when what its files say of who may use it changed.
+func TestInputSecretFiles(t *testing.T) {
+	path := write(t, "inputs: [{name: a, listen_address: ':1', web_config_file: web.yml, tokens: [{name: t, token_file: token}], ha: {cluster_label: c, replica_label: r}, influxdb: {}}]")
+	var before string
+	for _, files := range [][2]string{{"one", ""}, {"two", ""}, {"two", "rate_limit: {}"}} {
+		for i, name := range []string{"token", "web.yml"} {
+			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(path), name), []byte(files[i]), 0o600))
+		}
+		c, err := config.Read(path, nil)
+		require.NoError(t, err)
+		require.NotEqual(t, before, c.Inputs[0].Fingerprint)
+		before = c.Inputs[0].Fingerprint
+		require.NotContains(t, before, files[0])
+		require.Equal(t, config.Duration(30*time.Second), c.Inputs[0].HA.FailoverTimeout, "by default")
+		again, err := config.Read(path, nil)
+		require.NoError(t, err)
+		require.Equal(t, before, again.Inputs[0].Fingerprint)
 	}
 }

@@ -80,7 +80,7 @@ func (v *validator) check(c *Config) {
 	v.checkResolution(c.Query.Resolution, c.Rollups)
 	v.checkRetention(c)
 	within(v, "deletes.grace", c.Deletes.Grace, 0, 365*day)
-	v.checkInputs(c.Inputs)
+	v.checkInputs(c.Inputs, &c.Ingest)
 	v.checkOutputs(c.Outputs, &c.Storage.Journal)
 	v.checkExternalLabels(c.Federation.ExternalLabels)
 	within(v, "self_scrape.interval", c.SelfScrape.Interval, second, day)

@@ -129,7 +129,7 @@ func (s *knownSeries) locked(ref storage.SeriesRef) (known, bool) {
 func (s *knownSeries) put(ref storage.SeriesRef, k known) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if was, ok := s.locked(ref); ok {
+	if was, ok := s.locked(ref); ok && was.key == k.key {
 		k.latestMillis = max(k.latestMillis, was.latestMillis)
 		k.last = was.last
 	}

@@ -285,7 +285,8 @@ func (a *appender) identify(ls labels.Labels) (storage.SeriesRef, known, error) 
 		rows[0].Ref = unknown[0].Ref
 	}
 	a.to.known.put(rows[0].Ref, k)
-	if was, ok := a.to.known.get(rows[0].Ref); ok {
+	// What a door's filters leave out has one ref.
+	if was, ok := a.to.known.get(rows[0].Ref); ok && was.key == k.key {
 		k = was
 	}
 	return rows[0].Ref, k, nil

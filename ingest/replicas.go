@@ -66,7 +66,8 @@ const (
 //     another was not, that one is elected. The cluster's cut becomes the last sample
 //     time of the one before, and what the buffer holds behind the cut is written.
 //  4. Nothing at or before the cut is stored of a replica elected after it. So
-//     samples of two replicas never interleave in time.
+//     samples of two replicas never interleave in time, but those that came more than
+//     the timeout ahead of the clock.
 //
 // A replica whose write is under way is not silent. What it says of itself is noted
 // before samples that depend on it, so that a restart goes on with the same replica
@@ -97,7 +98,8 @@ type cluster struct {
 	elected  *replica
 	// cutMillis: later samples alone are stored of the elected replica.
 	cutMillis int64
-	// lastMillis is the latest sample of the elected one that is, or may be, stored.
+	// lastMillis is the latest sample of the elected one that is, or may be, stored, of
+	// those that are not too far ahead, see latest.
 	lastMillis int64
 	// comingMillis is the latest of its writes under way, inFlight their number.
 	comingMillis int64
@@ -378,9 +380,12 @@ func (rs *replicas) serve(ctx context.Context, c *cluster, now time.Time) error 
 	return nil
 }
 
-// latest is the time up to which a sample can be stored, so that one that is refused
-// doesn't move a cut.
-func (rs *replicas) latest(now time.Time) int64 { return now.Add(rs.door.futureMax).UnixMilli() }
+// latest is the time up to which a sample moves the cut that a failover would make. It
+// can be stored, and it is over when the timeout is: one series of forecasts, or a clock
+// that is far ahead, doesn't keep what comes after a failover from being stored.
+func (rs *replicas) latest(now time.Time) int64 {
+	return now.Add(min(rs.timeout, rs.door.futureMax)).UnixMilli()
+}
 
 // coming is what a write has of a cluster.
 type coming struct {
@@ -419,6 +424,7 @@ func (rs *replicas) advance(ctx context.Context) error {
 		if rs.overdue(c, now) || len(c.owed) > 0 {
 			due = append(due, c)
 		}
+		rs.dropOld(c, now)
 	}
 	rs.door.m.buffered.Set(float64(rs.buffered))
 	rs.mu.Unlock()
@@ -427,4 +433,19 @@ func (rs *replicas) advance(ctx context.Context) error {
 		errs = append(errs, rs.serve(ctx, c, now))
 	}
 	return errors.Join(errs...)
+}
+
+// dropOld drops what is kept of replicas that are silent for long: of clusters that are gone for good it would take the room of
+// others. Called with mu held.
+func (rs *replicas) dropOld(c *cluster, now time.Time) {
+	for _, r := range c.replicas {
+		if len(r.buffer) == 0 || now.Sub(r.heard) < rs.forgetAfter() {
+			continue
+		}
+		for _, k := range r.buffer {
+			rs.door.m.bufferLost.Add(float64(k.items()))
+		}
+		rs.release(r.buffer)
+		r.buffer = nil
+	}
 }

@@ -150,10 +150,6 @@ func (rs *replicas) writeKept(ctx context.Context, cut int64, all []*kept) error
 		return err
 	}
 	for _, k := range all {
-		starts := false
-		for i := range k.samples {
-			starts = starts || k.samples[i].start != 0
-		}
 		for i := range k.samples {
 			s := &k.samples[i]
 			if s.millis <= cut {
@@ -161,7 +157,9 @@ func (rs *replicas) writeKept(ctx context.Context, cut int64, all []*kept) error
 			}
 			row(s.ref).Count++
 			b.Times, b.Values = append(b.Times, s.millis), append(b.Values, s.bits)
-			if starts {
+			if s.start != 0 || len(b.Starts) > 0 {
+				// None that came before had one.
+				b.Starts = append(b.Starts, make([]int64, len(b.Times)-1-len(b.Starts))...)
 				b.Starts = append(b.Starts, s.start)
 			}
 		}
@@ -172,12 +170,7 @@ func (rs *replicas) writeKept(ctx context.Context, cut int64, all []*kept) error
 				b.Histograms = append(b.Histograms, h.Histogram)
 			}
 		}
-		// Start times are of a whole batch.
-		least := rowsMax
-		if starts {
-			least = 1
-		}
-		if err := write(least); err != nil {
+		if err := write(rowsMax); err != nil {
 			return err
 		}
 	}

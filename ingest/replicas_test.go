@@ -357,3 +357,70 @@ func checkReigns(t *testing.T, inner *ingesttest.Sink, all []sent, restarts bool
 		from = s.millis
 	}
 }
+
+// TestReplicaAhead shows that a failover loses nothing when the replica before it has brought a sample that lies far ahead of the clock.
+func TestReplicaAhead(t *testing.T) {
+	inner, c := ingesttest.NewSink(), newClock()
+	d := newDoor(t, ingest.DoorOptions{Sink: inner, HA: pair, Notes: ingesttest.NewNotes(), Now: c.Now})
+	begin := c.millis()
+	want := []int64{begin, begin + 590_000}
+	_, err := send(t.Context(), d, sample(ofReplica("c", "a"), want[0], 1), sample(ofReplica("c", "a"), want[1], 1))
+	require.NoError(t, err)
+	for range 10 {
+		c.add(time.Second)
+		want = append(want, c.millis())
+		_, err := send(t.Context(), d, sample(ofReplica("c", "b"), c.millis(), 1))
+		require.NoError(t, err)
+	}
+	require.Equal(t, want, times(inner))
+}
+
+// TestReplicasGapWithStarts shows that a gap is filled from requests with start timestamps and without, in any order.
+func TestReplicasGapWithStarts(t *testing.T) {
+	inner, c := ingesttest.NewSink(), newClock()
+	d := newDoor(t, ingest.DoorOptions{Sink: inner, HA: pair, Notes: ingesttest.NewNotes(), Now: c.Now})
+	begin := c.millis()
+	_, err := send(t.Context(), d, sample(ofReplica("c", "a"), begin, 1))
+	require.NoError(t, err)
+	want := []ingesttest.Sample{{TimeMillis: begin, Bits: math.Float64bits(1)}}
+	c.add(2 * time.Second)
+	for i, start := range []int64{0, 7, 0} {
+		s := sample(ofReplica("c", "b"), begin+1000+int64(i), float64(i))
+		b, _, err := batchOf(t.Context(), d, s)
+		require.NoError(t, err)
+		if start != 0 {
+			b.Starts = []int64{start}
+		}
+		_, err = d.Write(t.Context(), b)
+		require.NoError(t, err)
+		want = append(want, ingesttest.Sample{TimeMillis: s.millis, StartMillis: start, Bits: s.bits})
+	}
+	c.add(time.Second)
+	require.NoError(t, d.Advance(t.Context()))
+	require.Equal(t, want, inner.Written()[`{__name__="up", cluster="c"}`].Samples)
+}
+
+// TestReplicasOfDeadClusters shows that what is kept of a cluster that is gone for good makes room.
+func TestReplicasOfDeadClusters(t *testing.T) {
+	c, reg := newClock(), prometheus.NewRegistry()
+	d := newDoor(t, ingest.DoorOptions{Sink: ingesttest.NewSink(), HA: pair, Notes: ingesttest.NewNotes(), Now: c.Now, Registerer: reg})
+	buffered := func() float64 {
+		t.Helper()
+		require.NoError(t, d.Advance(t.Context()))
+		families, err := reg.Gather()
+		require.NoError(t, err)
+		for _, f := range families {
+			if f.GetName() == "varve_ingest_replica_buffer_bytes" {
+				return f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		return -1
+	}
+	for _, replica := range []string{"a", "b"} {
+		_, err := send(t.Context(), d, sample(ofReplica("c", replica), c.millis(), 1), sample(ofReplica("c", replica), c.millis()+1+int64(replica[0]), 1))
+		require.NoError(t, err)
+	}
+	require.Positive(t, buffered())
+	c.add(time.Hour)
+	require.Zero(t, buffered())
+}

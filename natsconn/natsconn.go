@@ -81,7 +81,8 @@ func checkURL(s string) error {
 	case "nats", "tls", "ws", "wss":
 		return nil
 	}
-	return fmt.Errorf("url %s: want nats, tls, ws or wss", u.Redacted())
+	u.User = nil // it may be a token
+	return fmt.Errorf("url %s: want nats, tls, ws or wss", u)
 }
 
 // Servers are the URLs as the client wants them.

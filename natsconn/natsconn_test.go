@@ -24,6 +24,7 @@ func TestCheck(t *testing.T) {
 		"no url":              {},
 		"can't be parsed":     {URLs: []string{"nats://user:hidden@%zz"}},
 		"want nats":           {URLs: []string{"http://user:hidden@host"}},
+		"http://":             {URLs: []string{"http://hidden@host"}},
 		"exclude each other":  {URLs: []string{"host"}, User: "a", Token: "hidden"},
 		"given twice":         {URLs: []string{"host"}, Token: "hidden", TokenFile: "x"},
 		"a password without":  {URLs: []string{"host"}, Password: "hidden"},

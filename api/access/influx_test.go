@@ -58,3 +58,19 @@ func TestFromInflux(t *testing.T) {
 		})
 	}
 }
+
+// TestFromInfluxUnknownUser shows that the password of a user nobody knows is compared like any other, so that the time doesn't tell
+// who is known, unless it is a token.
+func TestFromInfluxUnknownUser(t *testing.T) {
+	g := guard(t, access.PolicyOptions{
+		WebFile: webFile(t, "basic_auth_users:\n  alice: "+hash(t, "wonder:land")+"\n"), Tokens: []access.Token{{Name: "telegraf", Secret: "s3cret"}},
+	})
+	for password, basic := range map[string]bool{"wrong": true, "s3cret": false} {
+		for _, user := range []string{"alice", "mallory"} {
+			seen := false
+			h := g.FromInflux(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _, seen = r.BasicAuth() }))
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/write?u="+user+"&p="+password, nil))
+			require.Equal(t, basic || user == "alice", seen, "%s %s", user, password)
+		}
+	}
+}

@@ -33,7 +33,7 @@ func addImport(app *kingpin.Application, stdout, stderr io.Writer) {
 			return "/api/v1/import/csv", url.Values{"format": {*format}, "extra_label": *extra}, int(*header)
 		}
 	})
-	addImportOf(cmd, "influx", "Import the line protocol of InfluxDB.", cutLines, stdout, stderr, func(c *kingpin.CmdClause) func() (string, url.Values, int) {
+	addImportOf(cmd, "influx", "Import the line protocol of InfluxDB.", cutInflux, stdout, stderr, func(c *kingpin.CmdClause) func() (string, url.Values, int) {
 		precision := c.Flag("precision", "What timestamps are in.").Default("ns").Enum("ns", "us", "ms", "s", "m", "h")
 		extra := c.Flag("extra-label", "A label name=value that every series gets, repeatable.").Strings()
 		return func() (string, url.Values, int) {

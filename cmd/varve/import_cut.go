@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+
+	"varve/ingest/influxdb"
 )
 
 // cutter returns where the last whole record of a buffer ends, 0 if there is none.
@@ -9,6 +11,12 @@ type cutter func(b []byte) int
 
 // cutLines cuts behind the last line.
 func cutLines(b []byte) int { return bytes.LastIndexByte(b, '\n') + 1 }
+
+// influxLineBytesMax is what the server takes as one line.
+const influxLineBytesMax = 1 << 20
+
+// cutInflux cuts behind the last line that doesn't end within text.
+func cutInflux(b []byte) int { return influxdb.WholeLines(b, influxLineBytesMax) }
 
 // cutExposition cuts behind the last line too, but rather before the last comment or behind the last line name_created of the
 // second half: what says when samples were created stands behind them, and must come with them.
@@ -28,16 +36,22 @@ func cutExposition(b []byte) int {
 	return end
 }
 
-// cutCSV cuts behind the last line that doesn't end within quotes.
+// cutCSV cuts behind the last line that doesn't end within quotes. A quote opens at the start of a field only, or doubles
+// the one before it; elsewhere it stands for itself.
 func cutCSV(b []byte) int {
-	end, quoted := 0, false
+	end, quoted, opens := 0, false, true
 	for i, c := range b {
 		switch {
-		case c == '"':
-			quoted = !quoted
-		case c == '\n' && !quoted:
+		case quoted:
+			quoted = c != '"'
+			opens = !quoted
+			continue
+		case c == '"' && opens:
+			quoted = true
+		case c == '\n':
 			end = i + 1
 		}
+		opens = c == ',' || c == '\n'
 	}
 	if end == 0 {
 		// A quote that means nothing: the server refuses its line alone.

@@ -120,12 +120,14 @@ func (i *importer) resume(name string, f *os.File) (*importState, *importMark, e
 		}
 		if grown {
 			m.Done = false
+			m.Offset, m.Lines = m.Offset-m.Open, m.Lines-m.OpenLines
+			m.Open, m.OpenLines = 0, 0
 		}
 	} else {
 		m = &importMark{}
 		state.Files[key] = m
 	}
-	m.importIdentity, err = identify(f, 0)
+	m.importIdentity, err = identify(f, -1)
 	return state, m, err
 }
 
@@ -187,17 +189,34 @@ func (i *importer) pieces(ctx context.Context, name string, from io.Reader, size
 			}
 		}
 		if end > 0 {
+			refused := m.Refused
 			if err := i.piece(ctx, name, buf[:end], &family, carries, m); err != nil {
 				return err
+			}
+			if ended {
+				i.leaveOpen(buf[:end], m)
 			}
 			if err := taken(); err != nil {
 				return fmt.Errorf("write the state file: %w", err)
 			}
 			i.progress.sent(m)
+			if refused = m.Refused - refused; i.stop && refused > 0 {
+				return fmt.Errorf("%d refused; what is good of this piece is stored, and the next run goes on behind it", refused)
+			}
 		}
 		buf = buf[:copy(buf, buf[end:])]
 	}
 	return nil
+}
+
+// leaveOpen notes what of a file's last piece is sent again when the file has grown: a record that may have been in the
+// middle of being written.
+func (i *importer) leaveOpen(piece []byte, m *importMark) {
+	m.Open, m.OpenLines = 0, 0
+	if piece[len(piece)-1] != '\n' {
+		open := piece[i.cut(piece):]
+		m.Open, m.OpenLines = int64(len(open)), countLines(open)
+	}
 }
 
 // importRecordBytesMax bounds the memory for one record.
@@ -231,9 +250,6 @@ func (i *importer) piece(ctx context.Context, name string, b []byte, family *car
 	m.Lines += countLines(b)
 	m.Samples += a.Samples
 	m.Refused += a.Refused
-	if i.stop && a.Refused > 0 {
-		return fmt.Errorf("%d refused; what is good of this piece is stored, and the next run goes on behind it", a.Refused)
-	}
 	return nil
 }
 

@@ -37,6 +37,10 @@ type importMark struct {
 	Family   string `json:"family,omitempty"`
 	Comments string `json:"comments,omitempty"`
 	Done     bool   `json:"done"`
+	// Open is how much of what was sent stands behind the last whole record, where the file ended within one; OpenLines how
+	// many line ends that has.
+	Open      int64 `json:"open,omitempty"`
+	OpenLines int64 `json:"open_lines,omitempty"`
 }
 
 // importIdentity tells a file from others and from what it was.
@@ -51,13 +55,13 @@ type importIdentity struct {
 // headBytesMax is how much of a file's beginning identifies it.
 const headBytesMax = 64 << 10
 
-// identify reads the identity of an open file; headBytes, unless 0, is how much of the head to look at.
+// identify reads the identity of an open file; headBytes, unless negative, is how much of the head to look at.
 func identify(f *os.File, headBytes int64) (id importIdentity, err error) {
 	st, err := f.Stat()
 	if err != nil {
 		return id, err
 	}
-	if headBytes == 0 {
+	if headBytes < 0 {
 		headBytes = min(headBytesMax, st.Size())
 	}
 	h := sha256.New()

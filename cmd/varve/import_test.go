@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -274,6 +275,34 @@ func TestImportRefusals(t *testing.T) {
 	s.pieces = nil
 	require.ErrorContains(t, i.files(t.Context(), []string{path}), "the next run goes on behind it")
 	require.Less(t, len(s.pieces), 5)
+	stops := 1
+	for i.restart = false; ; stops++ {
+		if err := i.files(t.Context(), []string{path}); errors.Is(err, errFound) {
+			break
+		}
+		require.LessOrEqual(t, stops, 14)
+	}
+	require.Equal(t, 14, stops, "each run goes on behind the piece that ended the one before")
+}
+
+// TestImportOfOpenEnd shows that a record which a file ended in is sent again when the file has grown: it may have
+// been in the middle of being written.
+func TestImportOfOpenEnd(t *testing.T) {
+	for whole, cut := range map[string]cutter{"a 1 1\nb 2 2\nc 3 3": cutExposition, "a b=1 1\nc d=\"x\ny\" 2": cutInflux, "a,1\n\"b\nc\",2": cutCSV} {
+		for n := range len(whole) {
+			path := writeFile(t, "grows", whole[:n])
+			s := newImportTarget(t)
+			i, _, _ := testImport(t, s, "/x", cut)
+			require.NoError(t, i.files(t.Context(), []string{path}))
+			require.NoError(t, os.WriteFile(path, []byte(whole+"\n"), 0o600))
+			require.NoError(t, i.files(t.Context(), []string{path}))
+			from := cut([]byte(whole[:n]))
+			if n > 0 && whole[n-1] == '\n' {
+				from = n
+			}
+			require.Equal(t, whole[:n]+whole[from:]+"\n", s.all())
+		}
+	}
 }
 
 // TestImportCuts shows where pieces are cut.
@@ -294,6 +323,12 @@ func TestImportCuts(t *testing.T) {
 	f(cutCSV, "a,b\n\"c\nd\",e\n\"f\n", "a,b\n\"c\nd\",e\n")
 	f(cutCSV, "\"a\nb\nc", "\"a\nb\n")
 	f(cutCSV, "\"a\"\"b\n\",1\nx", "\"a\"\"b\n\",1\n")
+	f(cutCSV, "5\" disk,1\nb,2\n\"c\nd\",3\n\"e\n", "5\" disk,1\nb,2\n\"c\nd\",3\n")
+	f(cutInflux, "a b=1\nc d=\"x\ny e=1\"", "a b=1\n")
+	f(cutInflux, "a b=1\nc d=\"x\ny e=1\",f=2\ng", "a b=1\nc d=\"x\ny e=1\",f=2\n")
+	f(cutInflux, "a,t=\" b=1\nc d=1\n", "a,t=\" b=1\nc d=1\n")
+	open := "c d=\"" + strings.Repeat("x\n", influxLineBytesMax/2)
+	f(cutInflux, open+"y", open)
 }
 
 // TestImportHeader shows that a header is passed over at the start of a file, and not of a piece.

@@ -31,6 +31,15 @@ var remoteWritePaths = []string{"/api/v1/write", "/write", "/receive", "/api/v1/
 // otlpPaths are where senders of OpenTelemetry do: Prometheus' own, that of the protocol, and VictoriaMetrics'.
 var otlpPaths = []string{"/api/v1/otlp/v1/metrics", "/v1/metrics", "/opentelemetry/v1/metrics"}
 
+// writePaths are where the kinds that take requests take samples.
+var writePaths = map[string][]string{
+	"remote_write": remoteWritePaths,
+	"influxdb":     {"/write", "/api/v2/write", "/api/v1/import/influx"},
+	"opentsdb":     {"/api/put"},
+	"otlp":         otlpPaths,
+	"import":       {"/api/v1/import/prometheus", "/api/v1/import/csv"},
+}
+
 // build makes what takes samples in the input's protocol.
 func (i *inputs) build(in *input, limits ingest.Limits) error {
 	arrivals, log := i.arrivals.For(in.conf.Name), i.s.o.logger.With("input", in.conf.Name)

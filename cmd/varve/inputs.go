@@ -48,6 +48,8 @@ type inputs struct {
 
 // input is one of them.
 type input struct {
+	name string
+	// conf is guarded by the mu of inputs: a scraper's targets change while it runs.
 	conf config.Input
 	door *ingest.Door
 	// endpoints have the usual paths of the kind.
@@ -211,7 +213,7 @@ func (i *inputs) apply(conf *config.Config) error {
 			err = fmt.Errorf("input %q: %w", name, err)
 			i.s.o.logger.Error("An input did not begin.", "input", name, "err", err)
 			errs = append(errs, err)
-			failed := &input{conf: wanted[name]}
+			failed := &input{name: name, conf: wanted[name], endpoints: refusing(wanted[name])}
 			failed.failure.Store(&err)
 			in = failed
 		}
@@ -221,23 +223,70 @@ func (i *inputs) apply(conf *config.Config) error {
 	return errors.Join(errs...)
 }
 
+// refusing are the endpoints of an input that did not begin. Its senders are told to come back: most drop what they have when they hear
+// that nobody is there.
+func refusing(conf config.Input) (all []api.Endpoint) {
+	if conf.Path == "" && !conf.Usual() {
+		return nil
+	}
+	for _, path := range writePaths[conf.Kind()] {
+		all = append(all, api.Endpoint{Path: path, Influx: conf.InfluxDB != nil, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "5")
+			http.Error(w, "this input did not begin", http.StatusServiceUnavailable)
+		})})
+	}
+	return all
+}
+
+// checkPaths finds out whether another input has a path of in.
+func (i *inputs) checkPaths(in *input) error {
+	for _, other := range i.running {
+		if in.conf.ListenAddress != "" || other.conf.ListenAddress != "" || other.cancel == nil || shareWrite(in.conf.Kind(), other.conf.Kind()) {
+			continue
+		}
+		for _, e := range in.endpoints {
+			path := in.conf.Path + e.Path
+			if slices.ContainsFunc(other.endpoints, func(o api.Endpoint) bool { return other.conf.Path+o.Path == path }) {
+				return fmt.Errorf("%s is a path of input %q", path, other.name)
+			}
+		}
+	}
+	return nil
+}
+
+// shareWrite tells that two kinds may have one path, see eitherWrite.
+func shareWrite(a, b string) bool {
+	return a == "remote_write" && b == "influxdb" || a == "influxdb" && b == "remote_write"
+}
+
 // inputEndTimeout bounds the wait for an input that is reconfigured: its requests, and what it has received otherwise.
 const inputEndTimeout = 20 * time.Second
 
 // route makes the table of endpoints on the server's own address.
 func (i *inputs) route() {
-	table := map[string]api.Endpoint{}
+	table, kinds := map[string]api.Endpoint{}, map[string]string{}
+	var began, failed []*input
 	for _, name := range slices.Sorted(maps.Keys(i.running)) {
-		in := i.running[name]
-		if in.conf.ListenAddress != "" {
-			continue
+		switch in := i.running[name]; {
+		case in.conf.ListenAddress != "":
+		case in.cancel == nil:
+			failed = append(failed, in)
+		default:
+			began = append(began, in)
 		}
+	}
+	// Those that did not begin refuse where nobody else answers.
+	for _, in := range append(began, failed...) {
 		for _, e := range in.endpoints {
 			e.Path = in.conf.Path + e.Path
+			kind := in.conf.Kind()
 			if other, taken := table[e.Path]; taken {
-				e = eitherWrite(e, other, in.conf.Kind())
+				if !shareWrite(kind, kinds[e.Path]) {
+					continue
+				}
+				e, kind = eitherWrite(e, other, kind), ""
 			}
-			table[e.Path] = e
+			table[e.Path], kinds[e.Path] = e, kind
 		}
 	}
 	i.endpoints.Store(&table)
@@ -261,7 +310,7 @@ func eitherWrite(e, other api.Endpoint, kind string) api.Endpoint {
 
 // start begins an input.
 func (i *inputs) start(conf config.Input) (_ *input, err error) {
-	in := &input{conf: conf, lease: lease{from: i.s.registry}}
+	in := &input{name: conf.Name, conf: conf, lease: lease{from: i.s.registry}}
 	defer func() {
 		if err != nil {
 			in.lease.end()
@@ -275,6 +324,9 @@ func (i *inputs) start(conf config.Input) (_ *input, err error) {
 		if err := i.build(in, limits); err != nil {
 			return nil, err
 		}
+	}
+	if err := i.checkPaths(in); err != nil {
+		return nil, err
 	}
 	for k := range in.endpoints {
 		if !in.endpoints[k].Public {
@@ -307,7 +359,7 @@ func (i *inputs) start(conf config.Input) (_ *input, err error) {
 }
 
 func (in *input) fail(s *server, err error) {
-	s.o.logger.Error("An input ended by itself. It begins again when the configuration is read again.", "input", in.conf.Name, "err", err)
+	s.o.logger.Error("An input ended by itself. It begins again when the configuration is read again.", "input", in.name, "err", err)
 	in.failure.Store(&err)
 }
 
@@ -384,7 +436,7 @@ func (i *inputs) listen(in *input) (net.Listener, error) {
 	in.address = listener.Addr().String()
 	if !isLoopback(listener.Addr()) && !guard.Policy().Secured() {
 		i.s.o.logger.Warn("EVERYBODY WHO REACHES THIS ADDRESS MAY WRITE METRICS. Set tokens or web_config_file of the input, or listen on 127.0.0.1.",
-			"input", in.conf.Name, "address", in.address)
+			"input", in.name, "address", in.address)
 	}
 	in.web = i.s.web.Beside(i.api.InputHandler(in.conf.Name, guard, in.find))
 	return guard.Listener(i.s.web.Limited(listener)), nil
@@ -414,14 +466,15 @@ func endAll(ctx context.Context, s *server, leaving []*input) {
 	wait.Wait()
 }
 
-// end stops taking requests, waits for those that are open, then for what the input does beside them.
+// end stops taking requests, waits for those that are open, then for what the input does beside them. Requests that are open still
+// write nothing any more.
 func (in *input) end(ctx context.Context, s *server) {
 	if in.cancel == nil {
 		return // It never began.
 	}
 	if in.web != nil {
 		if err := in.web.Shutdown(ctx); err != nil {
-			s.o.logger.Warn("Some requests to an input were cut off.", "input", in.conf.Name, "err", errors.Join(err, in.web.Close()))
+			s.o.logger.Warn("Some requests to an input were cut off.", "input", in.name, "err", errors.Join(err, in.web.Close()))
 		}
 	}
 	idle := make(chan struct{})
@@ -432,10 +485,11 @@ func (in *input) end(ctx context.Context, s *server) {
 	select {
 	case <-idle:
 	case <-ctx.Done():
-		s.o.logger.Warn("An input ends while some of its requests are open.", "input", in.conf.Name)
+		s.o.logger.Warn("An input ends while some of its requests are open.", "input", in.name)
 	}
 	in.cancel()
 	in.running.Wait()
+	in.door.Close()
 	in.lease.end()
 }
 

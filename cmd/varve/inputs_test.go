@@ -135,3 +135,29 @@ func TestScrapeInput(t *testing.T) {
 	require.Contains(t, body, `"scrapePool":"varve"`)
 	p.terminate()
 }
+
+// TestInputsInTheWay shows what becomes of an input that can't begin when the configuration is read again: senders to the usual paths
+// are told to come back, since they would drop what they have on a 404, and no path of another input is taken from it.
+func TestInputsInTheWay(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "varve.yaml")
+	configure := func(text string) { require.NoError(t, os.WriteFile(file, []byte("inputs: ["+text+"]"), 0o600)) }
+	configure("")
+	p := start(t, filepath.Join(dir, "data"), "--web.enable-lifecycle", "--config.file="+file)
+	call := func(path, body string, want int) {
+		t.Helper()
+		code, text := p.call(http.MethodPost, path, []byte(body))
+		require.Equal(t, want, code, "%s: %s", path, text)
+	}
+	configure("{name: tsdb, opentsdb: {default_tag: {source: ''}}}, {name: lines, path: /api/v2, influxdb: {}}")
+	call("/-/reload", "", 500)
+	require.Contains(t, p.inputOf("tsdb").Error, "needs a name and a value")
+	call("/api/put", "[]", 503)
+	require.Contains(t, p.inputOf("lines").Error, `/api/v2/write is a path of input "influxdb"`)
+	call("/api/v2/write?bucket=b", "m value=1", 204)
+	configure("{name: lines, path: /lines, influxdb: {}}")
+	call("/-/reload", "", 200)
+	call("/api/put", "[]", 400)
+	call("/lines/write", "m value=1", 204)
+	p.terminate()
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 // errTLSChanged is the mistake of a reload that would need another listener.
 var errTLSChanged = errors.New("web.config_file: TLS can only be switched on or off at a start; restart the server")
 
+// errInputs says that inputs did not begin. That keeps nothing else from what it is to be: each says so in its status.
+var errInputs = errors.New("the rest is in effect")
+
 // reload reads the configuration again and puts into effect what can change
 // without a restart. After an error everything is as before.
 func (s *server) reload() error {
@@ -18,7 +22,11 @@ func (s *server) reload() error {
 	defer s.reloadMu.Unlock()
 	waiting, err := s.tryReload()
 	s.reloadGood.Store(err == nil)
-	if err != nil {
+	switch {
+	case errors.Is(err, errInputs):
+		s.o.logger.Error("The configuration was read again, and not every input could begin.", "file", s.o.configFile, "err", err)
+		return err
+	case err != nil:
 		s.o.logger.Error("The configuration was not changed.", "file", s.o.configFile, "err", err)
 		return err
 	}
@@ -73,6 +81,8 @@ func (s *server) tryReload() (waiting []string, err error) {
 	}
 	s.guard.Set(policy)
 	s.current.Store(effective)
-	// An input that does not begin keeps nothing else from what it is to be: it says so in its status.
-	return waiting, s.inputs.Load().reload(effective)
+	if err := s.inputs.Load().reload(effective); err != nil {
+		return waiting, fmt.Errorf("%w: %w", errInputs, err)
+	}
+	return waiting, nil
 }

@@ -129,6 +129,8 @@ func (s *server) drain(error) {
 
 // drainInputs ends the inputs, if there are any, with what they have received.
 func (s *server) drainInputs(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
 	if in := s.inputs.Load(); in != nil {
 		in.stop(ctx)
 	}

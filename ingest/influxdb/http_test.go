@@ -316,3 +316,15 @@ func TestImportOneLineEach(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{`{__name__="measurement_b", t="1"} 5 1`, `{__name__="measurement_b", t="2"} 5 2`, `{__name__="measurement_b", t="3"} 5 3`}, samples(sink))
 }
+
+// TestManyFields shows that a line with more fields than any needs is refused alone, before it takes many times its
+// size in memory.
+func TestManyFields(t *testing.T) {
+	sink := ingesttest.NewSink()
+	in := newInput(sink, influxdb.Options{})
+	body := "a b=1 5\nm " + strings.Repeat("a=1,", 1<<16) + "b=1 5\nc d=1 5"
+	w := send(in.Write(), "/write?precision=ms", body)
+	require.Equal(t, http.StatusBadRequest, w.Code)
+	require.Contains(t, errorOf(t, w.Body.Bytes()), "more than 65536 fields dropped=1")
+	require.Equal(t, []string{`{__name__="a_b"} 5 1`, `{__name__="c_d"} 5 1`}, samples(sink))
+}

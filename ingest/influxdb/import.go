@@ -208,6 +208,25 @@ func (d *decoder) stream(ctx context.Context, r io.Reader, buffer []byte) (durab
 	}
 }
 
+// WholeLines returns where the last line of b ends that is all there: text may hold newlines. What is behind it and longer
+// than lineBytesMax counts as lines cut at every newline, since it has a quote that is never closed. It is for who sends a
+// body in parts.
+func WholeLines(b []byte, lineBytesMax int) int {
+	var p point
+	var names naming
+	at := 0
+	for at < len(b) {
+		if _, fault := p.read(&names, b, at, false); errors.Is(fault, errMore) {
+			break
+		}
+		at = p.next
+	}
+	if len(b)-at > lineBytesMax {
+		return bytes.LastIndexByte(b, '\n') + 1
+	}
+	return at
+}
+
 // behindNewline returns where the next line begins in b, or that it begins behind it.
 func behindNewline(b []byte) (at int, beyond bool) {
 	if n := bytes.IndexByte(b, '\n'); n >= 0 {
@@ -258,6 +277,10 @@ func (m *messages) Receive(ctx context.Context, message []byte) (arrival.Result,
 	}
 	if code != http.StatusNoContent {
 		m.in.log(wayMessage, "", code, text)
+	}
+	if code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests {
+		// What becomes of the lines is counted when the message comes again.
+		*d.delivery.Result() = arrival.Result{}
 	}
 	d.end(code)
 	return result, err

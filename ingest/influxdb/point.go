@@ -3,6 +3,7 @@ package influxdb
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math"
 )
 
@@ -56,7 +57,11 @@ var (
 	errTimeRange          = errors.New("time outside range -9223372036854775806 - 9223372036854775806")
 	errBehindTime         = errors.New("point is invalid")
 	errLineTooLong        = errors.New("line too long")
+	errManyFields         = fmt.Errorf("more than %d fields", fieldsMax)
 )
+
+// fieldsMax bounds the fields of a line: in four bytes each, those of a body take ten times its memory.
+const fieldsMax = 1 << 16
 
 // errMore says that the line is not all there yet. It is no fault.
 var errMore = errors.New("the line goes on")
@@ -135,6 +140,9 @@ func endOfKey(line []byte, start int) int {
 func (p *point) readFields(names *naming, b []byte, i int, final bool) (next int, fault error) {
 	line := b[:p.end]
 	for {
+		if len(p.fields) == fieldsMax {
+			return 0, errManyFields
+		}
 		f := field{from: i}
 		if f.to, fault = endOfFieldKey(line, i); fault != nil {
 			return 0, fault

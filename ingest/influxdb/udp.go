@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"varve/arrival"
 	"varve/ingest"
 )
 
@@ -93,6 +94,8 @@ type UDP struct {
 type batch struct {
 	bytes []byte
 	ends  []int // of the datagrams
+	// millis is when the first came: the time of lines without one, however long the batch waits for the disk.
+	millis int64
 }
 
 // datagramBytesMax is more than a datagram can hold.
@@ -225,6 +228,9 @@ func (u *UDP) count(b *batch, n int) bool {
 		u.queueFull.Inc()
 		return false
 	}
+	if len(b.ends) == 0 {
+		b.millis = u.in.now().UnixMilli()
+	}
 	b.take(n)
 	return true
 }
@@ -295,7 +301,7 @@ func (u *UDP) writeBatch(ctx, writing context.Context, b *batch) {
 func (u *UDP) deliver(ctx context.Context, b *batch) (wait time.Duration, err error) {
 	extra := u.in.names.extraLabels([requestParameters]string{u.o.Database})
 	d := u.in.decoder(wayUDP, u.o.Precision, extra)
-	d.body = b.bytes
+	d.body, d.nowMillis = b.bytes, b.millis
 	d.delivery.Took(len(b.bytes), len(b.bytes))
 	from := 0
 	for _, end := range b.ends {
@@ -312,9 +318,14 @@ func (u *UDP) deliver(ctx context.Context, b *batch) (wait time.Duration, err er
 	if code != http.StatusNoContent {
 		u.in.log(wayUDP, u.o.Address, code, text)
 	}
-	d.end(code)
 	// The other classes are about requests: a datagram that is over a limit has no sender to tell.
-	if err != nil && (code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests) {
+	again := err != nil && (code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests)
+	if again {
+		// What becomes of the lines is counted when the batch is written.
+		*d.delivery.Result() = arrival.Result{}
+	}
+	d.end(code)
+	if again {
 		return wait, err
 	}
 	return 0, nil

@@ -185,6 +185,42 @@ varve_ingest_udp_dropped_datagrams_total{input="udp",reason="stopped"} 1
 `), "varve_ingest_udp_dropped_datagrams_total"))
 }
 
+// TestUDPWaits shows that lines without a time get that at which they came, and that what is refused is counted once, however
+// often a batch is tried.
+func TestUDPWaits(t *testing.T) {
+	s := &stubborn{Sink: ingesttest.NewSink(), refusals: 3, refused: make(chan struct{}, 100)}
+	written := make(chan struct{}, 1)
+	s.OnWrite = func() { written <- struct{}{} }
+	reg := prometheus.NewRegistry()
+	// A minute passes with each attempt.
+	now := func() time.Time { return time.UnixMilli(nowMillis).Add(time.Duration(len(s.refused)) * time.Minute) }
+	in := influxdb.New(s, ingest.Limits{}, ingest.NewMetrics(reg), discard, now, influxdb.Options{})
+	u, err := in.ListenUDP("udp", influxdb.NewUDPMetrics(nil), influxdb.UDPOptions{Address: "127.0.0.1:0", DatagramsMax: 1})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- u.Run(ctx) }()
+	conn, err := net.Dial("udp", u.Addr().String())
+	require.NoError(t, err)
+	write(t, conn, "a b=1\na b=bad")
+	<-written
+	cancel()
+	require.NoError(t, <-done)
+	require.NoError(t, conn.Close())
+	require.Equal(t, []string{fmt.Sprintf(`{__name__="a_b"} %d 1`, int64(nowMillis))}, samples(s.Sink))
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	refused := 0.0
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if f.GetName() == "varve_ingest_rejected_total" {
+				refused += m.Counter.GetValue()
+			}
+		}
+	}
+	require.Equal(t, 1.0, refused)
+}
+
 // TestUDPAddress shows that what can't be listened at is an error.
 func TestUDPAddress(t *testing.T) {
 	in := newInput(ingesttest.NewSink(), influxdb.Options{})

@@ -249,33 +249,54 @@ const (
 	headerStream    = "Varve-Stream"
 	headerSequence  = "Varve-Sequence"
 	headerPublished = "Varve-Published"
+	// headerLeftOut is how many bytes of payload are left out.
+	headerLeftOut = "Varve-Payload-Left-Out"
 )
 
 // publishTimeout bounds the wait for a stream to take a letter.
 const publishTimeout = 10 * time.Second
 
-// publish sends the message to the subject for dead letters. With JetStream a stream has acknowledged it then.
+// publish sends the message to the subject for dead letters. With JetStream a stream has acknowledged it then. A message
+// that with its headers is more than the server takes goes without its payload: it would never go otherwise.
 func (d *deadLetters) publish(ctx context.Context, conn *nats.Conn, g grave) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	m := &nats.Msg{Subject: d.opts.Subject, Data: g.data, Header: nats.Header{
 		headerOutcome: {outcomeTexts[g.outcome]}, headerReason: {strconv.QuoteToASCII(g.reason)}, headerSubject: {g.at.subject},
 	}}
-	if g.at.sequence == 0 {
+	err := d.send(ctx, conn, m, g.at)
+	if !tooLarge(err) {
+		return err
+	}
+	m.Data = nil
+	m.Header[headerLeftOut] = []string{strconv.Itoa(len(g.data))}
+	return d.send(ctx, conn, m, g.at)
+}
+
+// errCodeTooLarge is the server's, of a message that is larger than its stream takes.
+const errCodeTooLarge jetstream.ErrorCode = 10054
+
+func tooLarge(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, nats.ErrMaxPayload) || errors.As(err, &api) && api.ErrorCode == errCodeTooLarge
+}
+
+func (d *deadLetters) send(ctx context.Context, conn *nats.Conn, m *nats.Msg, at place) error {
+	if at.sequence == 0 {
 		if err := conn.PublishMsg(m); err != nil {
 			return err
 		}
 		return conn.FlushWithContext(ctx)
 	}
-	m.Header[headerStream] = []string{g.at.stream}
-	m.Header[headerSequence] = []string{strconv.FormatUint(g.at.sequence, 10)}
-	m.Header[headerPublished] = []string{strconv.FormatInt(g.at.publishedNanos, 10)}
+	m.Header[headerStream] = []string{at.stream}
+	m.Header[headerSequence] = []string{strconv.FormatUint(at.sequence, 10)}
+	m.Header[headerPublished] = []string{strconv.FormatInt(at.publishedNanos, 10)}
 	js, err := jetstream.New(conn)
 	if err != nil {
 		return err
 	}
 	// The server swallows a second letter of the message.
-	_, err = js.PublishMsg(ctx, m, jetstream.WithMsgID(fmt.Sprintf("%s-%d-%d", g.at.stream, g.at.sequence, g.at.publishedNanos)))
+	_, err = js.PublishMsg(ctx, m, jetstream.WithMsgID(fmt.Sprintf("%s-%d-%d", at.stream, at.sequence, at.publishedNanos)))
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -245,5 +246,12 @@ func (in *Input) due(class int) bool {
 	return at >= next && in.nextLogNanos[class].CompareAndSwap(next, at+int64(logEvery))
 }
 
-// server is where the connection leads.
-func (in *Input) server() string { return in.conn.ConnectedUrlRedacted() }
+// server is where the connection leads, without who connects: a token may stand where a user would.
+func (in *Input) server() string {
+	u, err := url.Parse(in.conn.ConnectedUrl())
+	if err != nil {
+		return ""
+	}
+	u.User = nil
+	return u.String()
+}

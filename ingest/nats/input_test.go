@@ -1,12 +1,14 @@
 package nats_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -157,6 +159,26 @@ func TestLettersOnSubject(t *testing.T) {
 	loop, _ := begin(t, options(s.ClientURL(), newReceiver(), func(o *nats.Options) { o.DeadLetters.Subject = "varve.dead" }))
 	eventually(t, func() bool { return loop.Status().LastError != "" })
 	require.Contains(t, loop.Status().LastError, "would come back")
+}
+
+// A message that is too large for another with headers has a letter without its payload, and is ended: four of them
+// would stop all workers for ever.
+func TestLargeLetters(t *testing.T) {
+	s := run(t, func(o *natsserver.Options) { o.MaxPayload = 10_000 })
+	_, js := dial(t, s.ClientURL())
+	stream, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "DEAD", Subjects: []string{"dead.*"}, MaxMsgSize: 9000})
+	require.NoError(t, err)
+	in, _ := begin(t, options(s.ClientURL(), newReceiver(), func(o *nats.Options) { o.DeadLetters.Subject = "dead.varve" }))
+	connected(t, in)
+	for i, size := range []uint64{10_000, 9000} {
+		publish(t, js, "varve.bad", bytes.Repeat([]byte{0xff}, int(size)))
+		settled(t, js)
+		eventually(t, func() bool { return in.Status().Poison == uint64(i+1) })
+		m, err := stream.GetMsg(t.Context(), uint64(i+1))
+		require.NoError(t, err)
+		require.Empty(t, m.Data)
+		require.Equal(t, fmt.Sprint(size), m.Header.Get("Varve-Payload-Left-Out"))
+	}
 }
 
 // While the archive is away messages are held longer than the server waits for an acknowledgement, and then stored, none of them refused.
@@ -430,4 +452,8 @@ func TestCredentials(t *testing.T) {
 	eventually(t, func() bool { return in.Status().LastError != "" })
 	require.NoError(t, os.WriteFile(file, []byte("right"), 0o600))
 	connected(t, in)
+	// A token in the address, where a user would stand, is not shown.
+	in, _ = begin(t, options(strings.Replace(s.ClientURL(), "://", "://right@", 1), newReceiver()))
+	connected(t, in)
+	require.Equal(t, s.ClientURL(), in.Status().Server)
 }

@@ -85,7 +85,8 @@ type DeadLetters struct {
 	// FileBytes; zero: 64 MiB.
 	Directory string
 	FileBytes int64
-	// Subject gets the messages as they are, with headers that say where they are from and why. With JetStream a stream must take it.
+	// Subject gets the messages as they are, with headers that say where they are from and why. With JetStream a stream must take it. What is
+	// too large for the server with these headers goes without its payload, which a Directory has too.
 	Subject string
 }
 

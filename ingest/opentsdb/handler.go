@@ -76,9 +76,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	q.flags = flagsOf(r.URL.RawQuery)
 	q.d = h.port.Delivery()
-	code := q.handle(w, r)
-	q.d.End(code)
-	q.release()
+	code, returned := http.StatusServiceUnavailable, false
+	defer func() {
+		q.d.End(code)
+		if returned {
+			q.release() // After a panic nobody knows what state it is in.
+		}
+	}()
+	code = q.handle(w, r)
+	returned = true
 }
 
 // What a pooled request keeps.

@@ -276,7 +276,7 @@ func TestDeafClient(t *testing.T) {
 
 // The budget bounds what connections hold, and they hold nothing when they are gone.
 func TestTelnetBudget(t *testing.T) {
-	budget := ingest.NewBudget(1 << 20)
+	budget := ingest.NewBudget(8 << 20)
 	_, address := listen(t, ingesttest.NewSink(), opentsdb.Options{}, ingest.Limits{InFlight: budget})
 	require.Empty(t, exchange(t, address, strings.Repeat("put m 1 1 a=b\n", 20_000)))
 	require.Eventually(t, func() bool { return budget.Used() == 0 }, patience, time.Millisecond)

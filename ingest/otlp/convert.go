@@ -38,10 +38,13 @@ func (h *Handler) store(ctx context.Context, md pmetric.Metrics, v *vetting) (re
 		return t.refused, errors.Join(err, t.end(false))
 	}
 	h.sums.begin()
-	t.sums = h.sums
+	durable := false
+	// Also after a panic of the converter: all other deltas would wait for ever.
+	defer func() { h.sums.end(durable) }()
+	t.sums, t.latestMillis = h.sums, h.now().Add(h.options.FutureMax).UnixMilli()
 	err = h.convert(deltas, settings, t)
 	err = errors.Join(err, t.end(err == nil))
-	h.sums.end(err == nil)
+	durable = err == nil
 	return t.refused, err
 }
 
@@ -77,10 +80,12 @@ type taker struct {
 	d      *ingest.Delivery
 	result *arrival.Result
 	next   storage.AppenderV2
-	// piece is the number of samples in next.
-	piece int
-	// sums is set while the samples are deltas.
-	sums *sums
+	// piece is the number of samples in next, labelBytes what their labels take.
+	piece      int
+	labelBytes uint64
+	// sums is set while the samples are deltas, and latestMillis is when one may end.
+	sums         *sums
+	latestMillis int64
 	// refused counts the data points of which something was refused.
 	refused int
 	failed  error
@@ -88,12 +93,16 @@ type taker struct {
 
 var _ storage.AppenderV2 = (*taker)(nil)
 
-// samplesMax is how many samples are written at a time.
-const samplesMax = 1 << 16
+// samplesMax is how many samples are written at a time, labelBytesMax how much of labels: a histogram gives its own
+// to thousands of buckets.
+const (
+	samplesMax    = 1 << 16
+	labelBytesMax = 32 << 20
+)
 
 func (t *taker) begin() {
 	t.next = t.h.appendable.ReportingTo(t.ctx, t.result)
-	t.piece = 0
+	t.piece, t.labelBytes = 0, 0
 }
 
 // Append implements storage.AppenderV2.
@@ -101,7 +110,7 @@ func (t *taker) Append(_ storage.SeriesRef, ls labels.Labels, st, at int64, v fl
 	if t.failed != nil {
 		return 0, t.failed
 	}
-	if t.piece >= samplesMax {
+	if t.piece >= samplesMax || t.labelBytes >= labelBytesMax {
 		if t.failed = t.commit(); t.failed != nil {
 			return 0, t.failed
 		}
@@ -110,7 +119,9 @@ func (t *taker) Append(_ storage.SeriesRef, ls labels.Labels, st, at int64, v fl
 	if t.sums != nil && !isTargetInfo(opts) {
 		var err error
 		float := h == nil
-		if !float {
+		if at > t.latestMillis {
+			err = errFutureDelta
+		} else if !float {
 			h, fh, st, err = t.sums.addHistogram(ls, st, at, h)
 		} else {
 			v, st, err = t.sums.addFloat(ls, st, at, v)
@@ -126,6 +137,7 @@ func (t *taker) Append(_ storage.SeriesRef, ls labels.Labels, st, at int64, v fl
 		}
 	}
 	t.piece++
+	t.labelBytes += ls.ByteSize()
 	_, err := t.next.Append(0, ls, st, at, v, h, fh, opts)
 	var partial *storage.AppendPartialError
 	switch {
@@ -136,6 +148,9 @@ func (t *taker) Append(_ storage.SeriesRef, ls labels.Labels, st, at int64, v fl
 		}
 	case errors.Is(err, storage.ErrOutOfBounds):
 		// The appender has counted it under its reason.
+		if t.sums != nil && !isTargetInfo(opts) {
+			t.sums.unstage()
+		}
 		t.refuse(ls, opts, h == nil && fh == nil)
 		t.d.Refuse(arrival.ReasonNone, 0, err)
 	default:
@@ -168,6 +183,8 @@ func reasonOf(err error) arrival.Reason {
 		return arrival.ReasonInvalidHistogram
 	case errors.Is(err, errNoNumber):
 		return arrival.ReasonInvalidValue
+	case errors.Is(err, errFutureDelta):
+		return arrival.ReasonFuture
 	}
 	return arrival.ReasonInvalidSeries
 }

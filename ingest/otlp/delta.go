@@ -29,7 +29,8 @@ import (
 //     deltas may end in the same one: the second begins where the first ended.
 //  3. Sums change when what they were made for is durable, and not before. A request
 //     that the archive could not write is repeated by its sender and adds up again.
-//  4. What is forgotten, by a restart or for want of memory, begins anew with a later
+//  4. What the archive would not take is not added: its time would have all that follow refused.
+//  5. What is forgotten, by a restart or for want of memory, begins anew with a later
 //     start: a reset of the counter, as when the program that counts restarts.
 //
 // The sums are held in two generations of at most half of bytesMax each: what is
@@ -46,7 +47,11 @@ type sums struct {
 	youngBytes int64
 	// staged are the sums of the request that holds mu.
 	staged map[arrival.Key]*total
-	wire   []byte
+	// newest is the key that was staged last, displaced what it had before; newest is zero
+	// where the last delta changed nothing.
+	newest    arrival.Key
+	displaced *total
+	wire      []byte
 }
 
 // total is the sum of a series' deltas. It does not change once it is made.
@@ -78,6 +83,22 @@ func (s *sums) end(durable bool) {
 	}
 	clear(s.staged)
 	s.mu.Unlock()
+}
+
+// stage notes the sum that a delta makes.
+func (s *sums) stage(key arrival.Key, t *total) {
+	s.newest, s.displaced = key, s.staged[key]
+	s.staged[key] = t
+}
+
+// unstage takes the last delta out again, which nobody stores.
+func (s *sums) unstage() {
+	if s.displaced != nil {
+		s.staged[s.newest] = s.displaced
+	} else {
+		delete(s.staged, s.newest)
+	}
+	s.newest, s.displaced = arrival.Key{}, nil
 }
 
 func (s *sums) put(key arrival.Key, t *total) {
@@ -115,6 +136,7 @@ func (t *total) bytes() int64 {
 // The errors of deltas.
 var (
 	errOldDelta    = errors.New("a delta that is not later than the one before")
+	errFutureDelta = errors.New("a delta that ends too far ahead of the clock")
 	errNoNumber    = errors.New("a delta that is no finite number")
 	errBucketRange = errors.New("a delta that does not add up with those before")
 	// errAgain says that a delta was added before.
@@ -123,6 +145,7 @@ var (
 
 // addFloat adds a delta and returns the sum, with the start of the first.
 func (s *sums) addFloat(ls labels.Labels, start, at int64, v float64) (sum float64, sumStart int64, err error) {
+	s.newest, s.displaced = arrival.Key{}, nil
 	if value.IsStaleNaN(v) {
 		return v, start, nil
 	}
@@ -137,12 +160,13 @@ func (s *sums) addFloat(ls labels.Labels, start, at int64, v float64) (sum float
 	if was != nil {
 		next.startMillis, next.value = was.startMillis, was.value+v
 	}
-	s.staged[key] = next
+	s.stage(key, next)
 	return next.value, next.startMillis, nil
 }
 
 // addHistogram is addFloat for native histograms. It keeps no reference to h.
 func (s *sums) addHistogram(ls labels.Labels, start, at int64, h *histogram.Histogram) (sum *histogram.Histogram, float *histogram.FloatHistogram, sumStart int64, err error) {
+	s.newest, s.displaced = arrival.Key{}, nil
 	if value.IsStaleNaN(h.Sum) {
 		return h, nil, start, nil
 	}
@@ -166,7 +190,7 @@ func (s *sums) addHistogram(ls labels.Labels, start, at int64, h *histogram.Hist
 			return nil, nil, 0, err
 		}
 	}
-	s.staged[key] = next
+	s.stage(key, next)
 	sum, float = integral(next.native)
 	return sum, float, next.startMillis, nil
 }

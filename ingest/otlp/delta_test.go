@@ -144,3 +144,46 @@ func TestDeltaNotFinite(t *testing.T) {
 	export(t, h, delta(3))
 	require.Equal(t, []float64{1, 4}, floats(sink.Written()[labelsOf("requests_total", "")]))
 }
+
+// oneDelta is a request with a delta of a counter, which ends n seconds after startAt.
+func oneDelta(name string, n int, v int64) pmetric.Metrics {
+	md, ms := newMetrics()
+	m := ms.AppendEmpty()
+	m.SetName(name)
+	m.SetEmptySum().SetAggregationTemporality(pmetric.AggregationTemporalityDelta)
+	m.Sum().SetIsMonotonic(true)
+	p := m.Sum().DataPoints().AppendEmpty()
+	p.SetIntValue(v)
+	p.SetStartTimestamp(stamp(startAt))
+	p.SetTimestamp(stamp(startAt.Add(time.Duration(n) * time.Second)))
+	return md
+}
+
+// TestDeltaOfTomorrow shows that a delta with a clock far ahead is refused, and that those which follow
+// are not refused for being older.
+func TestDeltaOfTomorrow(t *testing.T) {
+	sink := ingesttest.NewSink()
+	sink.FutureMillis = at.Add(10 * time.Minute).UnixMilli()
+	h := newHandler(t, sink, ingest.Limits{}, otlp.Options{DisableTargetInfo: true})
+	export(t, h, oneDelta("requests", 1, 1))
+	rejected, text := export(t, h, oneDelta("requests", 86_400, 100))
+	require.EqualValues(t, 1, rejected)
+	require.Contains(t, text, "too_far_in_future")
+	rejected, text = export(t, h, oneDelta("requests", 2, 2))
+	require.Zero(t, rejected, text)
+	require.Equal(t, []float64{1, 3}, floats(sink.Written()[labelsOf("requests_total", "")]))
+}
+
+// TestDeltaOfRefusedSeries shows that a delta whose series is refused is in no sum.
+func TestDeltaOfRefusedSeries(t *testing.T) {
+	sink := ingesttest.NewSink()
+	sink.SeriesMax = 1
+	h := newHandler(t, sink, ingest.Limits{}, otlp.Options{DisableTargetInfo: true})
+	export(t, h, oneDelta("first", 1, 1))
+	rejected, text := export(t, h, oneDelta("second", 1, 1))
+	require.EqualValues(t, 1, rejected, text)
+	sink.SeriesMax = 2
+	rejected, text = export(t, h, oneDelta("second", 2, 2))
+	require.Zero(t, rejected, text)
+	require.Equal(t, []float64{2}, floats(sink.Written()[labelsOf("second_total", "")]))
+}

@@ -96,6 +96,9 @@ type Options struct {
 	// DeltaConvert holds; zero means 64 MiB, enough for some 250 000 series of floats.
 	Delta              Delta
 	DeltaStateBytesMax int64
+	// FutureMax is how far ahead of the clock a delta may end that is added up: what the archive
+	// takes. Zero means 10 minutes, which is its default.
+	FutureMax time.Duration
 	// LookbackDelta is how far a query looks back for a sample: target_info gets one
 	// each half of it. Zero means 5 minutes.
 	LookbackDelta time.Duration
@@ -103,6 +106,9 @@ type Options struct {
 
 // deltaStateBytesMax is the default of Options.DeltaStateBytesMax.
 const deltaStateBytesMax = 64 << 20
+
+// defaultFutureMax is the archive's.
+const defaultFutureMax = 10 * time.Minute
 
 // defaultLookbackDelta is upstream's default of its flag query.lookback-delta.
 const defaultLookbackDelta = 5 * time.Minute
@@ -153,6 +159,9 @@ func New(sink ingest.Sink, limits ingest.Limits, metrics *ingest.Metrics, logger
 	if o.DeltaStateBytesMax <= 0 {
 		o.DeltaStateBytesMax = deltaStateBytesMax
 	}
+	if o.FutureMax <= 0 {
+		o.FutureMax = defaultFutureMax
+	}
 	limits = limits.WithDefaults()
 	meter := metrics.Meter("otlp")
 	port := ingest.NewPort(sink, limits, meter, now)
@@ -202,7 +211,9 @@ type answer struct {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e, ok := negotiate(r.Header.Get("Content-Type"))
 	d := h.port.Delivery()
-	var a answer
+	a := answer{code: http.StatusServiceUnavailable}
+	// After a panic too: what it holds of the budget would be lost.
+	defer func() { d.End(a.code) }()
 	switch {
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
@@ -214,7 +225,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.log(r, &a)
 	h.reply(w, e, &a)
-	d.End(a.code)
 }
 
 // negotiate finds the encoding that a Content-Type names. Parameters are left aside.

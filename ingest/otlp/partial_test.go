@@ -255,3 +255,78 @@ func TestArchiveInTrouble(t *testing.T) {
 	rejected, _ := export(t, h, md)
 	require.Zero(t, rejected)
 }
+
+// TestLongTexts shows that texts which labels.Labels can't hold are refused with what bears them, wherever they are: it
+// would panic or mix up labels. The rest is stored.
+func TestLongTexts(t *testing.T) {
+	long := strings.Repeat("x", 17<<20)
+	number := func(md pmetric.Metrics) pmetric.NumberDataPoint {
+		return addGauge(md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics(), "bad", 1)
+	}
+	for name, c := range map[string]struct {
+		rejected int64
+		spoil    func(md pmetric.Metrics)
+	}{
+		"service name":    {1, func(md pmetric.Metrics) { number(md); attributes(md).PutStr("service.name", long) }},
+		"promoted":        {1, func(md pmetric.Metrics) { number(md); attributes(md).PutStr("host.name", long) }},
+		"of target_info":  {0, func(md pmetric.Metrics) { attributes(md).PutStr("other", long) }},
+		"map":             {0, func(md pmetric.Metrics) { attributes(md).PutEmptyMap("other").PutStr("a", long) }},
+		"resource key":    {0, func(md pmetric.Metrics) { attributes(md).PutStr(long, "") }},
+		"attribute":       {1, func(md pmetric.Metrics) { number(md).Attributes().PutStr("a", long) }},
+		"attribute's key": {1, func(md pmetric.Metrics) { number(md).Attributes().PutStr(long, "a") }},
+		"metric":          {1, func(md pmetric.Metrics) { number(md); first(md).SetName(long) }},
+		"unit":            {1, func(md pmetric.Metrics) { number(md); first(md).SetUnit(long) }},
+		"scope": {1, func(md pmetric.Metrics) {
+			number(md)
+			md.ResourceMetrics().At(0).ScopeMetrics().At(0).Scope().SetName(long)
+		}},
+		"scope's attribute": {1, func(md pmetric.Metrics) {
+			number(md)
+			md.ResourceMetrics().At(0).ScopeMetrics().At(0).Scope().Attributes().PutStr("a", long)
+		}},
+		"exemplar": {0, func(md pmetric.Metrics) {
+			sum := md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().AppendEmpty()
+			sum.SetName("sum")
+			sum.SetEmptySum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+			p := sum.Sum().DataPoints().AppendEmpty()
+			p.SetTimestamp(stamp(at))
+			p.SetIntValue(1)
+			e := p.Exemplars().AppendEmpty()
+			e.SetIntValue(1)
+			e.SetTimestamp(stamp(at))
+			e.FilteredAttributes().PutStr("a", long)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sink := ingesttest.NewSink()
+			h := newHandler(t, sink, ingest.Limits{}, otlp.Options{PromoteScopeMetadata: true, PromoteResourceAttributes: []string{"host.name"}})
+			md, _ := newMetrics()
+			c.spoil(md)
+			good := md.ResourceMetrics().AppendEmpty().ScopeMetrics().AppendEmpty().Metrics()
+			addGauge(good, "good", 1)
+			rejected, text := export(t, h, md)
+			require.Equal(t, c.rejected, rejected, text)
+			require.NotEmpty(t, text)
+			require.Contains(t, sink.Written(), `{__name__="good"}`)
+		})
+	}
+}
+
+func attributes(md pmetric.Metrics) pcommon.Map {
+	return md.ResourceMetrics().At(0).Resource().Attributes()
+}
+
+func first(md pmetric.Metrics) pmetric.Metric {
+	return md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().At(0)
+}
+
+// TestPanic shows that what a panic leaves behind keeps no other request from its deltas.
+func TestPanic(t *testing.T) {
+	sink := ingesttest.NewSink()
+	h := newHandler(t, sink, ingest.Limits{}, otlp.Options{DisableTargetInfo: true})
+	sink.OnWrite = func() { panic("a fault") }
+	require.Panics(t, func() { post(h, protoBody(t, oneDelta("a", 1, 1)), "application/x-protobuf", "") })
+	sink.OnWrite = nil
+	rejected, text := export(t, h, oneDelta("a", 2, 2))
+	require.Zero(t, rejected, text)
+}

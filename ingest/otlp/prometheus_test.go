@@ -122,7 +122,7 @@ func TestPrometheus(t *testing.T) {
 			otlp.Options{TranslationStrategy: "NoUTF8EscapingWithSuffixes", ConvertHistogramsToNHCB: true, KeepIdentifyingResourceAttributes: true}, nil, nil},
 		{"not sanitised", "{label_name_underscore_sanitization: false, label_name_preserve_multiple_underscores: false}",
 			otlp.Options{NoLabelNameUnderscoreSanitization: true, SqueezeUnderscores: true}, nil, nil},
-		{"deltas", "{}", otlp.Options{}, []string{"--enable-feature=otlp-deltatocumulative"}, func(now time.Time) []pmetric.Metrics {
+		{"deltas", "{}", otlp.Options{FutureMax: untilToday}, []string{"--enable-feature=otlp-deltatocumulative"}, func(now time.Time) []pmetric.Metrics {
 			var out []pmetric.Metrics
 			for i := range 4 {
 				md := delta(i + 1)

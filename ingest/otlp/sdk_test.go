@@ -76,7 +76,7 @@ func TestSDK(t *testing.T) {
 	for name, temporality := range map[string]metricdata.Temporality{"cumulative": metricdata.CumulativeTemporality, "delta": metricdata.DeltaTemporality} {
 		t.Run(name, func(t *testing.T) {
 			sink := ingesttest.NewSink()
-			a := startApp(t, newHandler(t, sink, ingest.Limits{}, otlp.Options{}), temporality)
+			a := startApp(t, newHandler(t, sink, ingest.Limits{}, otlp.Options{FutureMax: untilToday}), temporality)
 			counter, err := a.meter.Int64Counter("requests", metric.WithDescription("Requests."), metric.WithUnit("1"))
 			require.NoError(t, err)
 			floats64, err := a.meter.Float64Counter("spent", metric.WithUnit("s"))

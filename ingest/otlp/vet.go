@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -44,27 +45,110 @@ func (v *vetting) refuse(reason arrival.Reason, points int, err error) {
 // metrics vets a whole request.
 func (v *vetting) metrics(md pmetric.Metrics) {
 	for _, rm := range md.ResourceMetrics().All() {
-		v.resource(rm.Resource().Attributes())
+		unlabelled := v.resource(rm.Resource().Attributes())
 		first, last := pcommon.Timestamp(math.MaxInt64), pcommon.Timestamp(0)
-		for _, sm := range rm.ScopeMetrics().All() {
+		rm.ScopeMetrics().RemoveIf(func(sm pmetric.ScopeMetrics) bool {
+			err := unlabelled
+			if err == nil {
+				err = v.scope(sm)
+			}
+			if err != nil {
+				v.refuseAll(sm.Metrics(), err)
+				return true
+			}
 			sm.Metrics().RemoveIf(func(m pmetric.Metric) bool { return !v.metric(m, &first, &last) })
-		}
+			return false
+		})
 		if last > first {
 			v.span = max(v.span, time.Duration(last-first))
 		}
 	}
 }
 
+// refuseAll counts all metrics of a scope that is taken out.
+func (v *vetting) refuseAll(metrics pmetric.MetricSlice, err error) {
+	for _, m := range metrics.All() {
+		points := pointCount(m)
+		v.points += points
+		v.refuse(arrival.ReasonInvalidLabels, points, err)
+	}
+}
+
 // resource takes out the attributes of a resource that can't become labels. Those of
-// a scope always can: their labels have a prefix.
-func (v *vetting) resource(attributes pcommon.Map) {
-	attributes.RemoveIf(func(name string, _ pcommon.Value) bool {
+// a scope always can: their labels have a prefix. The error says that all series of the
+// resource would have labels beyond the limits.
+func (v *vetting) resource(attributes pcommon.Map) (unlabelled error) {
+	if v.h.options.PromoteAllResourceAttributes && attributes.Len() > v.h.limits.LabelsMax {
+		unlabelled = fmt.Errorf("%d attributes of a resource would be labels, at most %d", attributes.Len(), v.h.limits.LabelsMax)
+	}
+	attributes.RemoveIf(func(name string, value pcommon.Value) bool {
 		err := v.labelName(name)
+		if err == nil {
+			err = v.short(name, value)
+			if err != nil && v.inEverySeries(name) {
+				unlabelled = err
+				return true
+			}
+		}
 		if err != nil {
 			v.refuse(arrival.ReasonInvalidLabels, 0, fmt.Errorf("of a resource: %w", err))
 		}
 		return err != nil
 	})
+	return unlabelled
+}
+
+// inEverySeries says whether an attribute of a resource is in the labels of all its series, and not
+// of target_info alone.
+func (v *vetting) inEverySeries(name string) bool {
+	o := &v.h.options
+	switch {
+	case name == "service.name", name == "service.namespace", name == "service.instance.id":
+		return true
+	case o.PromoteAllResourceAttributes:
+		return !slices.Contains(o.IgnoreResourceAttributes, name)
+	}
+	return slices.Contains(o.PromoteResourceAttributes, name)
+}
+
+// scope says whether the labels of a scope would be beyond the limits.
+func (v *vetting) scope(sm pmetric.ScopeMetrics) error {
+	if !v.h.options.PromoteScopeMetadata {
+		return nil
+	}
+	scope, most := sm.Scope(), v.h.limits.ValueBytesMax
+	attributes := scope.Attributes()
+	if attributes.Len() > v.h.limits.LabelsMax {
+		return fmt.Errorf("%d attributes of a scope would be labels, at most %d", attributes.Len(), v.h.limits.LabelsMax)
+	}
+	if max(len(scope.Name()), len(scope.Version()), len(sm.SchemaUrl())) > most {
+		return fmt.Errorf("the name, version or schema URL of a scope has more than %d bytes", most)
+	}
+	for name, value := range attributes.All() {
+		if err := v.short(name, value); err != nil {
+			return fmt.Errorf("of a scope: %w", err)
+		}
+	}
+	return nil
+}
+
+// short says whether an attribute is within the limits of a label. The converter makes labels of all, for each
+// data point anew, and labels.Labels panics or mixes up labels that have more than 16 MiB.
+func (v *vetting) short(name string, value pcommon.Value) error {
+	bytes := 0
+	switch value.Type() {
+	case pcommon.ValueTypeStr:
+		bytes = len(value.Str())
+	case pcommon.ValueTypeMap, pcommon.ValueTypeSlice, pcommon.ValueTypeBytes:
+		bytes = len(value.AsString())
+	}
+	switch {
+	case len(name) > v.h.limits.NameBytesMax:
+		return fmt.Errorf("the name of attribute %s has %d bytes, at most %d", quoted(name), len(name), v.h.limits.NameBytesMax)
+	case bytes > v.h.limits.ValueBytesMax:
+		return fmt.Errorf("the value of attribute %s has %d bytes, at most %d", quoted(name), bytes, v.h.limits.ValueBytesMax)
+	}
+	return nil
 }
 
 // labelName says whether a name can become one of a label. Only names of few letters
@@ -99,7 +183,7 @@ var (
 	errDelta       = errors.New("delta temporality is not accepted: export cumulative values")
 	errNoTime      = errors.New("a data point without a time")
 	errNoValue     = errors.New("a data point without a value")
-	errExemplar    = errors.New("an exemplar without a value or with an impossible time")
+	errExemplar    = errors.New("an exemplar without a value, with an impossible time or too long a label")
 	errScale       = fmt.Errorf("%w: a scale below %d", ingest.ErrInvalidHistogram, histogram.ExponentialSchemaMin)
 	errBuckets     = fmt.Errorf("%w: too many buckets, bounds or quantiles", ingest.ErrInvalidHistogram)
 )
@@ -140,6 +224,9 @@ func (v *vetting) metric(m pmetric.Metric, first, last *pcommon.Timestamp) bool 
 func (v *vetting) whole(m pmetric.Metric) error {
 	if m.Type() == pmetric.MetricTypeEmpty {
 		return errNoData
+	}
+	if most := v.h.limits.ValueBytesMax; max(len(m.Name()), len(m.Unit())) > most {
+		return fmt.Errorf("its name or unit has more than %d bytes", most)
 	}
 	switch temporality, has := temporalityOf(m); {
 	case !has, temporality == pmetric.AggregationTemporalityCumulative:
@@ -207,15 +294,12 @@ func (v *vetting) point(p interface {
 	if p.StartTimestamp() > math.MaxInt64 {
 		p.SetStartTimestamp(0)
 	}
-	if v.h.settings.AllowUTF8 {
-		return at, arrival.ReasonNone, nil
-	}
-	var err error
-	for name := range p.Attributes().All() {
-		if name == model.MetricNameLabel {
-			continue // the converter leaves it out
+	for name, value := range p.Attributes().All() {
+		err := v.short(name, value)
+		if err == nil && !v.h.settings.AllowUTF8 && name != model.MetricNameLabel { // which the converter leaves out
+			err = v.labelName(name)
 		}
-		if err = v.labelName(name); err != nil {
+		if err != nil {
 			return 0, arrival.ReasonInvalidLabels, err
 		}
 	}
@@ -229,6 +313,9 @@ func (v *vetting) exemplars(es pmetric.ExemplarSlice) {
 	}
 	es.RemoveIf(func(e pmetric.Exemplar) bool {
 		bad := e.ValueType() == pmetric.ExemplarValueTypeEmpty || e.Timestamp() > math.MaxInt64
+		for name, value := range e.FilteredAttributes().All() {
+			bad = bad || v.short(name, value) != nil
+		}
 		if bad {
 			v.refuse(arrival.ReasonInvalidExemplar, 0, errExemplar)
 		}

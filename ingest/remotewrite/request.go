@@ -134,7 +134,7 @@ func (p *pool) put(q *request) {
 	if cap(q.wire) > keptBytes || cap(q.body) > keptBody || cap(q.turned) > keptBody || cap(q.copied) > keptBytes ||
 		cap(q.batch.Times) > keptItems || cap(q.batch.Rows) > keptItems || cap(q.batch.Histograms) > keptItems/16 ||
 		cap(q.batch.Exemplars) > keptItems/16 || cap(q.batch.Metadata) > keptItems/16 || cap(q.table.symbols) > keptItems ||
-		cap(q.unknown) > keptItems/16 || cap(q.newFamilies) > keptItems/16 {
+		cap(q.unknown) > keptItems/16 || cap(q.newFamilies) > keptItems/16 || cap(q.buckets.buckets) > keptItems {
 		return
 	}
 	q.wire, q.body, q.turned = q.wire[:0], q.body[:0], q.turned[:0]

@@ -172,6 +172,9 @@ func (b *batch) write(ctx context.Context, name func(at *place, sets *ingest.Lab
 	if known == 0 && len(b.arrived.Metadata) == 0 {
 		return nil
 	}
+	if b.result.Samples > 0 {
+		ctx = ingest.GoingOn(ctx)
+	}
 	written, err := b.sink.Write(ctx, &b.arrived)
 	if err != nil {
 		return fmt.Errorf("write samples: %w", err)
@@ -186,8 +189,13 @@ func (b *batch) write(ctx context.Context, name func(at *place, sets *ingest.Lab
 func (b *batch) firstLine() uint64 { return b.places[0].line }
 func (b *batch) lastLine() uint64  { return b.places[len(b.places)-1].line }
 
+// labelBytesMax is how much of labels is in memory at a time: a record of CSV may give its long
+// labels to a thousand columns, each a series of its own.
+const labelBytesMax = 8 << 20
+
 // resolve names the series that the sink doesn't know, and returns how many have a ref now.
-func (b *batch) resolve(ctx context.Context, name func(at *place, sets *ingest.LabelSets) error) (int, error) {
+func (b *batch) resolve(ctx context.Context, name func(at *place, sets *ingest.LabelSets) error) (resolved int, err error) {
+	bytes := 0
 	for i := range b.arrived.Rows {
 		row := &b.arrived.Rows[i]
 		if row.Ref != 0 {
@@ -202,18 +210,31 @@ func (b *batch) resolve(ctx context.Context, name func(at *place, sets *ingest.L
 			if err = invalid; err == nil {
 				b.unknown = append(b.unknown, arrival.Unknown{Key: row.Key, Labels: ls})
 				b.rowOf = append(b.rowOf, uint32(i))
+				if bytes += int(ls.ByteSize()); bytes < labelBytesMax {
+					continue
+				}
+				n, err := b.resolveNamed(ctx)
+				if err != nil {
+					return 0, err
+				}
+				resolved, bytes = resolved+n, 0
 				continue
 			}
 		}
 		b.refuse(reason, b.items(i), b.places[i].line, err)
 	}
+	n, err := b.resolveNamed(ctx)
+	return resolved + n, err
+}
+
+// resolveNamed has the sink find the series that were named, and forgets their labels.
+func (b *batch) resolveNamed(ctx context.Context) (resolved int, err error) {
 	if len(b.unknown) == 0 {
 		return 0, nil
 	}
 	if err := b.sink.Resolve(ctx, b.unknown); err != nil {
 		return 0, fmt.Errorf("resolve series: %w", err)
 	}
-	resolved := 0
 	for i := range b.unknown {
 		u := &b.unknown[i]
 		at := int(b.rowOf[i])
@@ -223,6 +244,8 @@ func (b *batch) resolve(ctx context.Context, name func(at *place, sets *ingest.L
 		}
 		resolved++
 	}
+	clear(b.unknown)
+	b.unknown, b.rowOf = b.unknown[:0], b.rowOf[:0]
 	return resolved, nil
 }
 

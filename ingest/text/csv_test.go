@@ -1,15 +1,20 @@
 package text_test
 
 import (
+	"context"
 	"encoding/csv"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"varve/arrival"
+	"varve/ingest"
+	"varve/ingest/ingesttest"
 	"varve/ingest/text"
 )
 
@@ -232,4 +237,42 @@ func FuzzCSV(f *testing.F) {
 		}
 		require.Equal(t, numbers, a.Samples+a.Refused, body)
 	})
+}
+
+// heaviest is a sink that remembers the most bytes of labels that came at once.
+type heaviest struct {
+	*ingesttest.Sink
+	bytes uint64
+}
+
+func (h *heaviest) Resolve(ctx context.Context, unknown []arrival.Unknown) error {
+	bytes := uint64(0)
+	for _, u := range unknown {
+		bytes += u.Labels.ByteSize()
+	}
+	h.bytes = max(h.bytes, bytes)
+	return h.Sink.Resolve(ctx, unknown)
+}
+
+// TestCSVLongLabels shows that a record which gives long labels to many columns is stored without all of their
+// copies in memory.
+func TestCSVLongLabels(t *testing.T) {
+	sink := &heaviest{Sink: ingesttest.NewSink()}
+	in := text.New(sink, ingest.Limits{}, ingest.NewMetrics(nil), discard, fixedNow, text.Options{})
+	const labels, metrics = 20, 100
+	var format []string
+	for c := range labels + metrics {
+		role := "label"
+		if c >= labels {
+			role = "metric"
+		}
+		format = append(format, fmt.Sprintf("%d:%s:c%d", c+1, role, c))
+	}
+	record := strings.Repeat(strings.Repeat("x", 10_000)+",", labels) + strings.Repeat("1,", metrics-1) + "1\n"
+	w := httptest.NewRecorder()
+	in.CSV().ServeHTTP(w, request("/api/v1/import/csv", strings.NewReader(record), "format", strings.Join(format, ",")))
+	require.Equal(t, http.StatusNoContent, w.Code, w.Body)
+	require.Equal(t, metrics, sink.SeriesCount())
+	require.Len(t, sink.Written(), metrics)
+	require.Less(t, sink.bytes, uint64(9<<20))
 }

@@ -195,5 +195,9 @@ func (p *lineReader) unfinished() int {
 		// A line that was refused would be refused again. And the window must get on.
 		return 0
 	}
+	if p.full() && int(p.arrived.Rows[row].First) < len(p.arrived.Times)/2 {
+		// Most lines would be read again, and again by the next batches.
+		return 0
+	}
 	return row
 }

@@ -525,3 +525,30 @@ func exposition(n int) []byte {
 	}
 	return b.Bytes()
 }
+
+// TestLargeFamily shows that lines which belong together are not read over and over where there are more of them
+// than are written at a time.
+func TestLargeFamily(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("# TYPE a counter\n")
+	for b.Len() < 2<<20 {
+		b.WriteString("z 1 1\n")
+	}
+	samples := 0
+	for n := 0; b.Len() < 4<<20-2000; n++ {
+		for k := range 66 {
+			fmt.Fprintf(&b, "a{le=\"%d\"} 1 %d\n", n, k+1)
+			samples++
+		}
+	}
+	i := newImporter(text.Options{})
+	require.Equal(t, http.StatusNoContent, i.prometheus(t, b.String(), "format", "openmetrics").code)
+	require.Less(t, i.sink.Writes(), 20)
+	got := 0
+	for name, s := range i.sink.Written() {
+		if strings.Contains(name, "le=") {
+			got += len(s.Samples)
+		}
+	}
+	require.Equal(t, samples, got)
+}
