@@ -143,6 +143,8 @@ type Ingest struct {
 	// MaxTotalSeries and MaxNewSeriesPerMinute of zero mean no limit.
 	MaxTotalSeries        int `yaml:"max_total_series"`
 	MaxNewSeriesPerMinute int `yaml:"max_new_series_per_minute"`
+	// MaxSamplesPerSecond of zero means no limit.
+	MaxSamplesPerSecond float64 `yaml:"max_samples_per_second"`
 }
 
 // Compactor configures when days are sealed, and how much work that may be.

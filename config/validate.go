@@ -225,6 +225,7 @@ func (v *validator) checkIngest(i *Ingest) {
 	oneOf(v, "ingest.overwrites", i.Overwrites, "last", "reject")
 	within(v, "ingest.max_total_series", i.MaxTotalSeries, 0, 1<<40)
 	within(v, "ingest.max_new_series_per_minute", i.MaxNewSeriesPerMinute, 0, 1<<40)
+	within(v, "ingest.max_samples_per_second", i.MaxSamplesPerSecond, 0, 1e12)
 }
 
 func (v *validator) checkCompactor(c *Compactor) {

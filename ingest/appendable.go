@@ -87,9 +87,12 @@ func (a *Appendable) appender(ctx context.Context) *appender {
 	return &appender{to: a, ctx: ctx, batch: a.batches.Get().(*arrival.Batch), sets: NewLabelSets(a.limits)}
 }
 
-// knownSeriesMax bounds knownSeries: at about 140 bytes each, not counting labels
-// that the caller holds anyway, 70 MiB in each of two generations.
-const knownSeriesMax = 1 << 19
+// knownSeriesMax and knownLabelBytesMax bound knownSeries: at about 140 bytes each, 70 MiB in
+// each of two generations, and as much for labels, unless the caller holds them anyway.
+const (
+	knownSeriesMax     = 1 << 19
+	knownLabelBytesMax = 64 << 20
+)
 
 // known is a series that came through an Appendable before.
 type known struct {
@@ -107,6 +110,8 @@ type known struct {
 type knownSeries struct {
 	mu         sync.Mutex // guards the maps
 	young, old map[storage.SeriesRef]known
+	// youngBytes is the size of the labels in young.
+	youngBytes int
 }
 
 func (s *knownSeries) get(ref storage.SeriesRef) (known, bool) {
@@ -137,9 +142,13 @@ func (s *knownSeries) put(ref storage.SeriesRef, k known) {
 }
 
 func (s *knownSeries) putLocked(ref storage.SeriesRef, k known) {
-	if len(s.young) >= knownSeriesMax {
-		s.old, s.young = s.young, make(map[storage.SeriesRef]known)
+	if len(s.young) >= knownSeriesMax || s.youngBytes >= knownLabelBytesMax {
+		s.old, s.young, s.youngBytes = s.young, make(map[storage.SeriesRef]known), 0
 	}
+	if was, ok := s.young[ref]; ok {
+		s.youngBytes -= int(was.labels.ByteSize())
+	}
+	s.youngBytes += int(k.labels.ByteSize())
 	s.young[ref] = k
 }
 

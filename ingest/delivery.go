@@ -201,10 +201,13 @@ const sampleTextBytesMin = 4
 // unknownBytes is what a series that the sink doesn't know takes beside its labels.
 const unknownBytes = 48
 
+// newLabelBytesMax is how much of the labels of new series is in memory at a time: a line may
+// give its long tags to thousands of fields, each a series of its own.
+const newLabelBytesMax = 8 << 20
+
 // resolve names the series that the sink doesn't know, and returns how many have a ref now.
-func (d *Delivery) resolve(ctx context.Context, name func(place uint64, sets *LabelSets) error) (int, error) {
-	// A line may give its long tags to thousands of fields, each a series of its own.
-	labelBytes, labelBytesMax := int64(0), 2*d.port.limits.DecodedBytesMax
+func (d *Delivery) resolve(ctx context.Context, name func(place uint64, sets *LabelSets) error) (resolved int, err error) {
+	bytes := int64(0)
 	for i := range d.batch.Rows {
 		row := &d.batch.Rows[i]
 		if row.Ref != 0 {
@@ -220,23 +223,32 @@ func (d *Delivery) resolve(ctx context.Context, name func(place uint64, sets *La
 			d.Refuse(arrival.ReasonInvalidLabels, int(row.Count), err)
 			continue
 		}
-		bytes := unknownBytes + int64(ls.ByteSize())
-		if labelBytes += bytes; labelBytes > labelBytesMax {
-			return 0, fmt.Errorf("%w: the labels of its new series need more than %d bytes", ErrTooBig, labelBytesMax)
-		}
-		if err := d.want(bytes); err != nil {
+		size := unknownBytes + int64(ls.ByteSize())
+		if err := d.want(size); err != nil {
 			return 0, err
 		}
 		d.unknown = append(d.unknown, arrival.Unknown{Key: row.Key, Labels: ls})
 		d.unknownRows = append(d.unknownRows, uint32(i))
+		if bytes += size; bytes >= newLabelBytesMax {
+			n, err := d.resolveNamed(ctx, bytes)
+			if err != nil {
+				return 0, err
+			}
+			resolved, bytes = resolved+n, 0
+		}
 	}
+	n, err := d.resolveNamed(ctx, bytes)
+	return resolved + n, err
+}
+
+// resolveNamed has the sink find the series that were named, and forgets their labels, which take so many bytes.
+func (d *Delivery) resolveNamed(ctx context.Context, bytes int64) (resolved int, err error) {
 	if len(d.unknown) == 0 {
 		return 0, nil
 	}
 	if err := d.port.sink.Resolve(ctx, d.unknown); err != nil {
 		return 0, fmt.Errorf("resolve series: %w", err)
 	}
-	resolved := 0
 	for i := range d.unknown {
 		u := &d.unknown[i]
 		row := &d.batch.Rows[d.unknownRows[i]]
@@ -247,6 +259,9 @@ func (d *Delivery) resolve(ctx context.Context, name func(place uint64, sets *La
 		}
 		resolved++
 	}
+	clear(d.unknown)
+	d.unknown, d.unknownRows = d.unknown[:0], d.unknownRows[:0]
+	d.wanted -= bytes
 	return resolved, nil
 }
 

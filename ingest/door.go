@@ -31,6 +31,8 @@ type DoorOptions struct {
 	// what comes next waits for it, but for the rest of the same Delivery. Zero: no limit.
 	SamplesPerSecondMax float64
 	Burst               int
+	// Pace, unless it is nil, is the rate of all inputs that have it together.
+	Pace *Pace
 	Thin                Thin
 	HA                  HA
 	// FutureMax is how far ahead of the clock the archive takes samples. Default 10 min.
@@ -78,7 +80,7 @@ type Door struct {
 
 	// What follows is nil where it is not wanted.
 	tags     *keyTags // where there are filters, relabelling or replicas
-	pace     *pace
+	paces    []*Pace // its own, then that of all
 	active   *activeSeries
 	replicas *replicas
 	thin     *thinner
@@ -118,7 +120,10 @@ func NewDoor(o DoorOptions) (*Door, error) {
 		d.seed = arrival.Seed(o.Sink.Seed().Hash(o.HA.fingerprint(rules.fingerprint([]byte("door\n")))).Lo)
 	}
 	if o.SamplesPerSecondMax > 0 {
-		d.pace = newPace(o.SamplesPerSecondMax, o.Burst)
+		d.paces = append(d.paces, NewPace(o.SamplesPerSecondMax, o.Burst))
+	}
+	if o.Pace != nil {
+		d.paces = append(d.paces, o.Pace)
 	}
 	if o.SeriesMax > 0 {
 		d.active = newActiveSeries(o.SeriesMax, o.Now())
@@ -278,8 +283,8 @@ func (d *Door) Write(ctx context.Context, b *arrival.Batch) (arrival.Result, err
 		return res, &arrival.Unavailable{Reason: "shutdown", RetryAfter: time.Second, Err: errDoorClosed}
 	}
 	defer d.writing.RUnlock()
-	if d.pace != nil {
-		if err := d.pace.take(d.now(), len(b.Times)+len(b.Histograms), goesOn(ctx)); err != nil {
+	for _, p := range d.paces {
+		if err := p.take(d.now(), len(b.Times)+len(b.Histograms), goesOn(ctx)); err != nil {
 			return res, err
 		}
 	}

@@ -12,26 +12,26 @@ import (
 	"varve/arrival"
 )
 
-// pace keeps an input at its rate. Safe for use by several goroutines.
-type pace struct {
+// Pace keeps an input, or several together, at a rate of samples. It is safe for use by several goroutines.
+type Pace struct {
 	mu      sync.Mutex // makes one of asking and taking
 	limiter *rate.Limiter
 	burst   int
 }
 
-// newPace lets through burst at once, by default what comes in a second.
-func newPace(perSecond float64, burst int) *pace {
+// NewPace lets through burst at once, by default what comes in a second.
+func NewPace(perSecond float64, burst int) *Pace {
 	if burst <= 0 {
 		burst = int(min(math.Ceil(perSecond), math.MaxInt32))
 	}
-	return &pace{limiter: rate.NewLimiter(rate.Limit(perSecond), burst), burst: burst}
+	return &Pace{limiter: rate.NewLimiter(rate.Limit(perSecond), burst), burst: burst}
 }
 
 // take takes n, or nothing and returns how long to wait. More than the burst passes
 // when the burst is whole, and is owed to the rate: what comes next waits longer. What
 // goes on with something that passed is owed too: its sender would bring all of it
 // again, and never get farther.
-func (p *pace) take(now time.Time, n int, goesOn bool) error {
+func (p *Pace) take(now time.Time, n int, goesOn bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	need := float64(min(n, p.burst))

@@ -466,6 +466,29 @@ func TestRun(t *testing.T) {
 }
 
 // TestRateOfPieces shows that a delivery of which the beginning passed goes on, however slow the rate: its sender would bring all of
+// TestRateOfAll shows that two inputs share a rate, and that each keeps its own besides.
+func TestRateOfAll(t *testing.T) {
+	inner, c := ingesttest.NewSink(), newClock()
+	all := ingest.NewPace(10, 0)
+	one := newDoor(t, ingest.DoorOptions{Sink: inner, Pace: all, SamplesPerSecondMax: 4, Now: c.Now})
+	other := newDoor(t, ingest.DoorOptions{Sink: inner, Pace: all, Now: c.Now})
+	taken := func(d *ingest.Door) (n int) {
+		for ; n < 100; n++ {
+			if _, err := send(t.Context(), d, sample(up, int64(n), 1)); err != nil {
+				var limited *ingest.RateLimited
+				require.ErrorAs(t, err, &limited)
+				return n
+			}
+		}
+		return n
+	}
+	require.Equal(t, 4, taken(one))
+	require.Equal(t, 6, taken(other))
+	c.add(time.Second)
+	require.Equal(t, 10, taken(other))
+	require.Zero(t, taken(one), "nothing is left of what all may")
+}
+
 // it again, and never get to the end. What comes next waits for all of it.
 func TestRateOfPieces(t *testing.T) {
 	inner, c := ingesttest.NewSink(), newClock()

@@ -61,7 +61,7 @@ func (i *inputs) build(in *input, limits ingest.Limits) error {
 		in.serve(h, "/api/put")
 		in.endpoints = append(in.endpoints, api.Endpoint{Path: "/api/version", Handler: opentsdb.Version(), Public: true})
 	case c.OTLP != nil:
-		h, err := otlp.New(in.door, limits, arrivals, log, time.Now, otlpInputOptions(c.OTLP, time.Duration(i.s.o.config.Query.LookbackDelta)))
+		h, err := otlp.New(in.door, limits, arrivals, log, time.Now, otlpInputOptions(c.OTLP, i.s.o.config))
 		if err != nil {
 			return err
 		}
@@ -196,14 +196,14 @@ func serveTelnet(ctx context.Context, t *opentsdb.Telnet, l net.Listener) error 
 	return err
 }
 
-func otlpInputOptions(c *config.OTLPInput, lookback time.Duration) otlp.Options {
+func otlpInputOptions(c *config.OTLPInput, all *config.Config) otlp.Options {
 	o := otlp.Options{
 		TranslationStrategy: c.TranslationStrategy, PromoteResourceAttributes: c.PromoteResourceAttributes,
 		PromoteAllResourceAttributes: c.PromoteAllResourceAttributes, IgnoreResourceAttributes: c.IgnoreResourceAttributes,
 		KeepIdentifyingResourceAttributes: c.KeepIdentifyingResourceAttributes, DisableTargetInfo: c.DisableTargetInfo,
 		ConvertHistogramsToNHCB: c.ConvertHistogramsToNHCB, PromoteScopeMetadata: c.PromoteScopeMetadata, TypeAndUnitLabels: c.TypeAndUnitLabels,
 		NoLabelNameUnderscoreSanitization: !unless(c.LabelNameUnderscoreSanitization), SqueezeUnderscores: !unless(c.LabelNamePreserveMultipleUnderscores),
-		DeltaStateBytesMax: int64(c.MaxDeltaSize), LookbackDelta: lookback,
+		DeltaStateBytesMax: int64(c.MaxDeltaSize), LookbackDelta: time.Duration(all.Query.LookbackDelta), FutureMax: time.Duration(all.Ingest.MaxFuture),
 	}
 	switch c.Delta {
 	case "refuse":

@@ -34,8 +34,10 @@ type inputs struct {
 	arrivals *ingest.Metrics
 	// limits are those of the section ingest. All inputs share their budget.
 	limits ingest.Limits
-	udp    *influxdb.UDPMetrics
-	nats   *nats.Metrics
+	// pace is that of all inputs together, nil for any.
+	pace *ingest.Pace
+	udp  *influxdb.UDPMetrics
+	nats *nats.Metrics
 	// api is what stands in front of endpoints; set before begin.
 	api *api.API
 
@@ -120,10 +122,14 @@ func (i *inputs) InputsStatus() (any, error) {
 
 // newInputs returns inputs that have not begun.
 func (s *server) newInputs(a *archive.Archive) *inputs {
-	return &inputs{
+	i := &inputs{
 		s: s, archive: a, arrivals: ingest.NewMetrics(s.registry), limits: ingestLimits(s.o.config), running: map[string]*input{},
 		udp: influxdb.NewUDPMetrics(s.registry), nats: nats.NewMetrics(s.registry),
 	}
+	if perSecond := s.o.config.Ingest.MaxSamplesPerSecond; perSecond > 0 {
+		i.pace = ingest.NewPace(perSecond, 0)
+	}
+	return i
 }
 
 // begin starts the inputs that are configured. An error is one of the first start, such as an address that is taken.
@@ -409,6 +415,7 @@ func (i *inputs) newDoor(conf *config.Input, limits ingest.Limits) (*ingest.Door
 		Rules:     ingest.Rules{Include: include, Exclude: exclude, Relabel: conf.RelabelConfigs, External: labels.FromMap(conf.ExternalLabels)},
 		SeriesMax: conf.Limits.MaxActiveSeries, SamplesPerSecondMax: conf.Limits.MaxSamplesPerSecond, Burst: conf.Limits.BurstSamples,
 		Thin:       ingest.Thin{Interval: time.Duration(conf.Downsample), TTL: time.Duration(conf.TTL)},
+		Pace:       i.pace,
 		Registerer: i.s.registry, Logger: i.s.o.logger,
 	}
 	if conf.HA != nil {

@@ -26,12 +26,24 @@ func load(text []byte, dir string, logger *slog.Logger) (*config.Config, []*conf
 		return nil, nil, err
 	}
 	c.SetDirectory(dir)
+	if c.GlobalConfig.BodySizeLimit == 0 {
+		c.GlobalConfig.BodySizeLimit = bodyBytesMax // for jobs in files of their own
+	}
 	jobs, err := c.GetScrapeConfigs()
 	if err != nil {
 		return nil, nil, err
 	}
+	for _, job := range jobs {
+		if job.BodySizeLimit == 0 {
+			job.BodySizeLimit = bodyBytesMax
+		}
+	}
 	return c, jobs, nil
 }
+
+// bodyBytesMax bounds the answer of a target whose job sets no body_size_limit. Upstream has no bound then; but a label that is longer
+// than what labels.Labels can hold, 16 MiB, ends the process there.
+const bodyBytesMax = 16<<20 - 1
 
 // isList says whether a text begins with an item of a list.
 func isList(text []byte) bool {

@@ -1,10 +1,12 @@
 package scrape_test
 
 import (
+	"fmt"
 	"math"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -79,6 +81,15 @@ func TestDeadTarget(t *testing.T) {
 	})
 	s := r.only("answer").Samples
 	require.Equal(t, value.StaleNaN, s[len(s)-1].Bits)
+}
+
+// TestHugeLabel shows that a target whose label is longer than labels.Labels can hold fails its scrape, and nothing else.
+func TestHugeLabel(t *testing.T) {
+	huge := "answer{a=\"" + strings.Repeat("x", 17<<20) + "\"} 42\n"
+	r := start(t, scrape.Options{}, fmt.Sprintf("- {job_name: huge, scrape_interval: 5s, static_configs: [{targets: [%q]}]}\n", target(t, plainText, func() string { return huge })))
+	r.until("up 0", func() bool { return len(r.named("up")) == 1 })
+	require.Equal(t, math.Float64bits(0), r.only("up").Samples[0].Bits)
+	require.Empty(t, r.named("answer"))
 }
 
 // TestReload shows that a reload takes up changed jobs, and that a configuration that
