@@ -33,8 +33,8 @@ type DoorOptions struct {
 	Burst               int
 	// Pace, unless it is nil, is the rate of all inputs that have it together.
 	Pace *Pace
-	Thin                Thin
-	HA                  HA
+	Thin Thin
+	HA   HA
 	// FutureMax is how far ahead of the clock the archive takes samples. Default 10 min.
 	FutureMax time.Duration
 	// Notes are needed for Thin and HA.
@@ -80,7 +80,7 @@ type Door struct {
 
 	// What follows is nil where it is not wanted.
 	tags     *keyTags // where there are filters, relabelling or replicas
-	paces    []*Pace // its own, then that of all
+	paces    []*Pace  // its own, then that of all
 	active   *activeSeries
 	replicas *replicas
 	thin     *thinner

@@ -113,7 +113,8 @@ func readOTLP(t *testing.T, body []byte, to contents) {
 		name, _ := resource.Resource().Attributes().Get("service.name")
 		require.Equal(t, "bench", name.Str())
 		for _, metric := range resource.ScopeMetrics().At(0).Metrics().All() {
-			list, sum := pmetric.NewNumberDataPointSlice(), metric.Type() == pmetric.MetricTypeSum
+			var list pmetric.NumberDataPointSlice
+			sum := metric.Type() == pmetric.MetricTypeSum
 			if sum {
 				require.True(t, metric.Sum().IsMonotonic())
 				require.Equal(t, pmetric.AggregationTemporalityCumulative, metric.Sum().AggregationTemporality())
