@@ -32,7 +32,6 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"varve/arrival"
@@ -51,9 +50,7 @@ type Input struct {
 
 	logger *slog.Logger
 	now    func() time.Time
-	// nextLogNanos is when the next refusal or failure may be logged: a sender with bad
-	// lines repeats them.
-	nextLogNanos [2]atomic.Int64
+	lines  ingest.RareLines
 
 	decoders  sync.Pool // of *decoder
 	databases databases
@@ -91,23 +88,17 @@ func New(sink ingest.Sink, limits ingest.Limits, metrics *ingest.Metrics, logger
 	return in
 }
 
-// logEvery is the least time between two log lines about refusals, and between two
-// about failures.
-const logEvery = 10 * time.Second
-
 // logBytes is the most that a log line quotes of anything that came from a sender.
 const logBytes = 200
 
 // log writes a line about what was not taken in full, unless there was one not long ago:
 // the metrics count them all.
 func (in *Input) log(w way, remote string, code int, reason string) {
-	level, class := slog.LevelWarn, 0
+	level, class := slog.LevelWarn, ingest.LogRefusals
 	if code >= 500 {
-		level, class = slog.LevelError, 1
+		level, class = slog.LevelError, ingest.LogFailures
 	}
-	now := in.now().UnixNano()
-	next := in.nextLogNanos[class].Load()
-	if now < next || !in.nextLogNanos[class].CompareAndSwap(next, now+int64(logEvery)) {
+	if !in.lines.Due(class, in.now()) {
 		return
 	}
 	in.logger.Log(context.Background(), level, "line protocol not accepted in full",

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"varve/ingest"
 )
 
 // Input takes the messages of one consumer, or of some subjects of core NATS.
@@ -32,8 +34,7 @@ type Input struct {
 	back chan struct{}
 	// refusal is why the last attempt to connect came to nothing.
 	refusal atomic.Pointer[error]
-	// nextLogNanos is when the next line about refused messages (0) or trouble (1) may be logged.
-	nextLogNanos [2]atomic.Int64
+	lines   ingest.RareLines
 
 	conn *nats.Conn // Run's
 	// had: the consumer has been there since the start.
@@ -238,13 +239,7 @@ func (in *Input) trouble(what string, err error) {
 	}
 }
 
-// logEvery is the least time between two log lines of a class.
-const logEvery = 10 * time.Second
-
-func (in *Input) due(class int) bool {
-	at, next := in.now().UnixNano(), in.nextLogNanos[class].Load()
-	return at >= next && in.nextLogNanos[class].CompareAndSwap(next, at+int64(logEvery))
-}
+func (in *Input) due(class int) bool { return in.lines.Due(class, in.now()) }
 
 // server is where the connection leads, without who connects: a token may stand where a user would.
 func (in *Input) server() string {

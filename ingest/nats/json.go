@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/model/value"
@@ -36,8 +35,7 @@ type JSON struct {
 	logger *slog.Logger
 	now    func() time.Time
 	free   sync.Pool // of *reading
-	// nextLogNanos is when the next refusal may be logged.
-	nextLogNanos atomic.Int64
+	lines  ingest.RareLines
 }
 
 var _ ingest.Receiver = (*JSON)(nil)
@@ -102,8 +100,7 @@ func (j *JSON) Receive(ctx context.Context, message []byte) (arrival.Result, err
 }
 
 func (j *JSON) log(result *arrival.Result, example error) {
-	now, next := j.now().UnixNano(), j.nextLogNanos.Load()
-	if now >= next && j.nextLogNanos.CompareAndSwap(next, now+int64(logEvery)) {
+	if j.lines.Due(ingest.LogRefusals, j.now()) {
 		j.logger.Warn("JSON message not accepted in full", "refused", result.Rejected.String(), "example", example)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"varve/arrival"
@@ -32,7 +31,7 @@ type Handler struct {
 	logger *slog.Logger
 	now    func() time.Time
 	free   sync.Pool // of *put
-	lines  logLines
+	lines  ingest.RareLines
 }
 
 // New returns a handler that writes to sink. now is the clock of durations and of the rate of log lines.
@@ -243,23 +242,12 @@ func (h *Handler) cut(text string) string {
 
 // log writes a line about an answer that is not a success, unless there was one not long ago: the metrics count them all.
 func (h *Handler) log(r *http.Request, code int, reason string) {
-	level, class := slog.LevelWarn, 0
+	level, class := slog.LevelWarn, ingest.LogRefusals
 	if code >= 500 {
-		level, class = slog.LevelError, 1
+		level, class = slog.LevelError, ingest.LogFailures
 	}
-	if h.lines.due(class, h.now()) {
+	if h.lines.Due(class, h.now()) {
 		h.logger.Log(r.Context(), level, "OpenTSDB points not accepted in full",
 			"code", code, "remote", r.RemoteAddr, "sender", quoted(r.UserAgent()), "reason", h.cut(reason))
 	}
-}
-
-// logEvery is the least time between two log lines of a class.
-const logEvery = 10 * time.Second
-
-// logLines bounds the rate of log lines about refusals (class 0) and about failures (class 1).
-type logLines struct{ nextNanos [2]atomic.Int64 }
-
-func (l *logLines) due(class int, now time.Time) bool {
-	at, next := now.UnixNano(), l.nextNanos[class].Load()
-	return at >= next && l.nextNanos[class].CompareAndSwap(next, at+int64(logEvery))
 }

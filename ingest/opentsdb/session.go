@@ -371,7 +371,7 @@ func (s *session) cutOff() {
 
 // log writes a line, unless there was one not long ago: the metrics count them all.
 func (s *session) log(class int, err error) {
-	if !s.t.lines.due(class, s.t.now()) {
+	if !s.t.lines.Due(class, s.t.now()) {
 		return
 	}
 	if class == 1 {

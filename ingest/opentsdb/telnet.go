@@ -31,7 +31,7 @@ type Telnet struct {
 	seed   arrival.Seed
 	logger *slog.Logger
 	now    func() time.Time
-	lines  logLines
+	lines  ingest.RareLines
 
 	// stopping ends when connections should end, aborting when they have to.
 	stopping, aborting context.Context
@@ -111,7 +111,7 @@ func (t *Telnet) welcome(conn net.Conn) {
 	}
 	t.mu.Unlock()
 	if refused {
-		if full && t.lines.due(1, t.now()) {
+		if full && t.lines.Due(ingest.LogFailures, t.now()) {
 			t.logger.Error("OpenTSDB connection refused", "reason", "as many connections are open as may be", "connections", t.opts.ConnectionsMax, "remote", conn.RemoteAddr())
 		}
 		_ = conn.Close()

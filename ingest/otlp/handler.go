@@ -37,7 +37,6 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/otlptranslator"
@@ -130,9 +129,7 @@ type Handler struct {
 	decoders    sync.Pool // of *zstd.Decoder
 	sums        *sums
 
-	// nextLogNanos is when the next refusal or failure may be logged: a sender with
-	// bad data repeats it with every request.
-	nextLogNanos [2]atomic.Int64
+	lines ingest.RareLines
 }
 
 // New returns a handler that writes to sink. now is the clock of durations and of
@@ -330,23 +327,17 @@ func (h *Handler) reply(w http.ResponseWriter, e encoding, a *answer) {
 	_, _ = w.Write(body)
 }
 
-// logEvery is the least time between two log lines about refusals, and between two
-// about failures.
-const logEvery = 10 * time.Second
-
 // log writes a line about an answer that is not a full success, unless there was one
 // not long ago: the metrics count them all.
 func (h *Handler) log(r *http.Request, a *answer) {
 	if a.code == http.StatusOK && a.text == "" {
 		return
 	}
-	level, class := slog.LevelWarn, 0
+	level, class := slog.LevelWarn, ingest.LogRefusals
 	if a.code == http.StatusServiceUnavailable {
-		level, class = slog.LevelError, 1
+		level, class = slog.LevelError, ingest.LogFailures
 	}
-	now := h.now().UnixNano()
-	next := h.nextLogNanos[class].Load()
-	if now < next || !h.nextLogNanos[class].CompareAndSwap(next, now+int64(logEvery)) {
+	if !h.lines.Due(class, h.now()) {
 		return
 	}
 	h.logger.Log(r.Context(), level, "OTLP request not accepted in full", "code", a.code, "rejected_data_points", a.rejected,

@@ -31,7 +31,6 @@ import (
 	"math"
 	"net/http"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"varve/arrival"
@@ -44,9 +43,7 @@ type Handler struct {
 	meters   [versionCount]*ingest.Meter
 	logger   *slog.Logger
 	now      func() time.Time
-	// nextLogNanos is when the next refusal or failure may be logged: a sender with
-	// bad data repeats it with every request.
-	nextLogNanos [2]atomic.Int64
+	lines    ingest.RareLines
 }
 
 // Options say what is made of requests beyond what the protocols say. The zero value is
@@ -244,23 +241,17 @@ func cut(text string, bytesMax int) string {
 	return text[:bytesMax]
 }
 
-// logEvery is the least time between two log lines about refusals, and between two
-// about failures.
-const logEvery = 10 * time.Second
-
 // log writes a line about an answer that is not a success, unless there was one not
 // long ago: the metrics count them all. r is nil for a message.
 func (h *Handler) log(ctx context.Context, r *http.Request, proto protocol, a *answer) {
 	if a.code == http.StatusNoContent {
 		return
 	}
-	level, class := slog.LevelWarn, 0
+	level, class := slog.LevelWarn, ingest.LogRefusals
 	if a.code == http.StatusServiceUnavailable {
-		level, class = slog.LevelError, 1
+		level, class = slog.LevelError, ingest.LogFailures
 	}
-	now := h.now().UnixNano()
-	next := h.nextLogNanos[class].Load()
-	if now < next || !h.nextLogNanos[class].CompareAndSwap(next, now+int64(logEvery)) {
+	if !h.lines.Due(class, h.now()) {
 		return
 	}
 	attrs := []any{"protocol", proto.String(), "code", a.code, "reason", a.text}

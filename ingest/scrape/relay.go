@@ -16,7 +16,6 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -24,6 +23,8 @@ import (
 	config_util "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/config"
+
+	"varve/ingest"
 )
 
 // relay stands between upstream's scrape manager and the targets of a tolerant
@@ -49,8 +50,7 @@ type relay struct {
 	served  chan error
 	leftOut prometheus.Counter
 	unreg   func()
-	// nextLogNanos is when the next line may be logged that was left out.
-	nextLogNanos atomic.Int64
+	lines   ingest.RareLines
 
 	mu   sync.RWMutex // guards jobs
 	jobs map[string]*relayJob
@@ -233,8 +233,6 @@ func (r *relay) pass(w http.ResponseWriter, answer *http.Response, name string, 
 }
 
 const (
-	// logEvery is the least time between two log lines about what was left out.
-	logEvery = 10 * time.Second
 	// lineShownBytes is how much of a line is logged.
 	lineShownBytes = 200
 )
@@ -242,9 +240,7 @@ const (
 // tell counts a line that was left out, and logs one now and then.
 func (r *relay) tell(job string, target *url.URL, line []byte, err error) {
 	r.leftOut.Inc()
-	now := r.now().UnixNano()
-	next := r.nextLogNanos.Load()
-	if now < next || !r.nextLogNanos.CompareAndSwap(next, now+int64(logEvery)) {
+	if !r.lines.Due(ingest.LogRefusals, r.now()) {
 		return
 	}
 	r.logger.Warn("a scraped line can't be read and is left out", "job", job, "target", target.Redacted(),

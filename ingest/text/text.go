@@ -32,7 +32,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -71,8 +70,7 @@ type Input struct {
 	logger *slog.Logger
 	now    func() time.Time
 	free   sync.Pool // of *reading
-	// nextLogNanos is when the next refusal or failure may be logged.
-	nextLogNanos [2]atomic.Int64
+	lines  ingest.RareLines
 }
 
 // format is what a body is in, as metrics tell apart.
@@ -259,22 +257,16 @@ func (in *Input) respond(w http.ResponseWriter, r *http.Request, x *reading, err
 	return code, a
 }
 
-// logEvery is the least time between two log lines about refusals, and between two
-// about failures.
-const logEvery = 10 * time.Second
-
 // log writes a line about what was not taken in full, unless there was one not long ago.
 func (in *Input) log(r *http.Request, f format, code int, a *answer) {
 	if code < 300 {
 		return
 	}
-	level, class := slog.LevelWarn, 0
+	level, class := slog.LevelWarn, ingest.LogRefusals
 	if code >= 500 {
-		level, class = slog.LevelError, 1
+		level, class = slog.LevelError, ingest.LogFailures
 	}
-	now := in.now().UnixNano()
-	next := in.nextLogNanos[class].Load()
-	if now < next || !in.nextLogNanos[class].CompareAndSwap(next, now+int64(logEvery)) {
+	if !in.lines.Due(class, in.now()) {
 		return
 	}
 	example := ""
