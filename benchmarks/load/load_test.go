@@ -97,9 +97,12 @@ func TestRunRefused(t *testing.T) {
 
 // Shows the heads of requests that are no remote write.
 func TestRunOtherContent(t *testing.T) {
+	var mu sync.Mutex
 	var got []http.Header
 	target := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
 		got = append(got, r.Header)
+		mu.Unlock()
 		w.WriteHeader(http.StatusNoContent)
 	})
 	target.ContentType = "text/plain"
@@ -108,6 +111,8 @@ func TestRunOtherContent(t *testing.T) {
 	target.Encoding = "gzip"
 	_, err = load.Run(t.Context(), target, frames(1, 1, 300), load.Options{})
 	require.NoError(t, err)
+	mu.Lock()
+	defer mu.Unlock()
 	require.Len(t, got, 2)
 	for i, encoding := range []string{"", "gzip"} {
 		require.Equal(t, "text/plain", got[i].Get("Content-Type"))
