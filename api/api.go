@@ -133,6 +133,10 @@ type Options struct {
 	Outputs Outputs
 	// Deletes makes and cleans deletes; nil if there are none.
 	Deletes Deletes
+	// Snapshots are made and listed; nil if they can't be.
+	Snapshots Snapshots
+	// Intake is how imports bring whole days, by POST: handlers by path.
+	Intake map[string]http.Handler
 	// Queries lists and cancels what the engine runs; nil if it can't.
 	Queries Queries
 	Actions Actions

@@ -83,6 +83,10 @@ func (a *API) routes() http.Handler {
 	}
 	t.add("/api/v1/status/inputs", access.Metadata, http.HandlerFunc(a.serveInputs), http.MethodGet)
 	a.addDeletes(t)
+	a.addSnapshots(t)
+	for path, h := range a.o.Intake {
+		t.add(path, access.Admin, a.admin(h.ServeHTTP), http.MethodPost)
+	}
 	t.add("/-/reload", access.Lifecycle, a.lifecycle(a.serveReload), http.MethodPost, http.MethodPut)
 	t.add("/-/quit", access.Lifecycle, a.lifecycle(a.serveQuit), http.MethodPost, http.MethodPut)
 	t.mux.Handle("/-/healthy", a.o.Guard.Public(http.HandlerFunc(a.serveHealthy)))

@@ -39,6 +39,7 @@ type Config struct {
 	RetentionSize Size       `yaml:"retention_size"`
 	Inputs        []Input    `yaml:"inputs"`
 	Outputs       []Output   `yaml:"outputs"`
+	Snapshots     Snapshots  `yaml:"snapshots"`
 	Federation    Federation `yaml:"federation"`
 	SelfScrape    SelfScrape `yaml:"self_scrape"`
 	Log           Log        `yaml:"log"`

@@ -82,6 +82,7 @@ func (v *validator) check(c *Config) {
 	within(v, "deletes.grace", c.Deletes.Grace, 0, 365*day)
 	v.checkInputs(c.Inputs, &c.Ingest)
 	v.checkOutputs(c.Outputs, &c.Storage.Journal)
+	v.checkSnapshots(&c.Snapshots)
 	v.checkExternalLabels(c.Federation.ExternalLabels)
 	within(v, "self_scrape.interval", c.SelfScrape.Interval, second, day)
 	oneOf(v, "log.level", c.Log.Level, "debug", "info", "warn", "error")
