@@ -216,7 +216,7 @@ func (c *Cursor) collect(from, to format.Sequence) (found map[format.GapKey]*owe
 		unread = c.served.to + 1
 	}
 	add := func(ref format.Ref, t int64, samples uint64) {
-		if c.ahead.whole && t >= unread || skipped(c.ahead.skips, seq, t) {
+		if j.Unforwarded || c.ahead.whole && t >= unread || skipped(c.ahead.skips, seq, t) {
 			return
 		}
 		k := format.GapKey{Day: format.DayOf(t), High: uint64(ref) >> 16}

@@ -144,7 +144,7 @@ func (c *Cursor) readRecord(into *Arrivals, seq format.Sequence, value []byte, m
 		if !ok {
 			break
 		}
-		c.readSection(into, kind, wanted, &f)
+		c.readSection(into, kind, wanted && !j.Unforwarded, &f)
 	}
 	if !wanted {
 		return nil

@@ -99,6 +99,11 @@ func (a *Archive) Write(ctx context.Context, b *arrival.Batch) (arrival.Result, 
 // with the archive's lock held; readers see the samples from here on.
 func (a *Archive) arrive(g *group, b *arrival.Batch, res *arrival.Result) {
 	now := a.o.Now().UnixMilli()
+	if b.Unforwarded && len(b.Times)+len(b.Histograms)+len(b.Exemplars) > 0 {
+		a.begin(g)
+		first := len(g.record)
+		defer func() { format.MarkUnforwarded(g.record[first:]) }()
+	}
 	if len(b.Times) > 0 {
 		a.begin(g)
 		a.appendFloats(g, b, now)

@@ -116,10 +116,14 @@ type Batch struct {
 	Histograms []Histogram
 	Exemplars  []Exemplar
 	Metadata   []Metadata
+	// Unforwarded keeps the arrivals from outputs: history that is moved here is no news to them. An output that reads the
+	// archive by time, because it is new, was rewound or is far behind, sends them all the same.
+	Unforwarded bool
 }
 
 // Reset empties the batch and keeps its memory.
 func (b *Batch) Reset() {
+	b.Unforwarded = false
 	clear(b.Histograms)
 	clear(b.Exemplars)
 	clear(b.Metadata)

@@ -51,6 +51,9 @@ const (
 	SectionMetadata        SectionKind = 6
 )
 
+// sectionUnforwarded in the byte of a section's kind says that cursors pass over it.
+const sectionUnforwarded = 1 << 7
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // BeginJournal begins a record.
@@ -112,6 +115,14 @@ func BeginSection(dst []byte, kind SectionKind) (_ []byte, at int) {
 // EndSection fills in the length of the section that began at at and ends with dst.
 func EndSection(dst []byte, at int) {
 	binary.LittleEndian.PutUint32(dst[at-4:], uint32(len(dst)-at))
+}
+
+// MarkUnforwarded marks sections that are whole, so that cursors pass over them.
+func MarkUnforwarded(sections []byte) {
+	for len(sections) >= 5 {
+		sections[0] |= sectionUnforwarded
+		sections = sections[5+binary.LittleEndian.Uint32(sections[1:]):]
+	}
 }
 
 // FloatValueSizeMax is the most bytes that PutFloatValue writes, those behind
@@ -238,6 +249,8 @@ type Journal struct {
 	Stamp   JournalStamp
 	body    []byte
 
+	// Unforwarded tells that cursors pass over the current section.
+	Unforwarded bool
 	// The current section, by kind. All of it is valid until the next call of Next.
 	Floats     Floats
 	Ref        Ref
@@ -287,7 +300,8 @@ func (j *Journal) Next() (kind SectionKind, ok bool, err error) {
 	if len(j.body) < 5 {
 		return 0, false, corrupt("journal section head of %d bytes", len(j.body))
 	}
-	kind = SectionKind(j.body[0])
+	kind = SectionKind(j.body[0] &^ sectionUnforwarded)
+	j.Unforwarded = j.body[0]&sectionUnforwarded != 0
 	n := binary.LittleEndian.Uint32(j.body[1:])
 	if uint64(n) > uint64(len(j.body)-5) {
 		return 0, false, corrupt("journal section of %d bytes in %d", n, len(j.body)-5)
