@@ -19,6 +19,9 @@
 // Start: Open returns while the journal is still read back; writes are taken from
 // then on, queries answer ErrStarting until the journal is through.
 //
+// Besides: OpenIntake brings whole days in, past the journal. Checkpoint copies the archive as it is at one moment, and Adopt makes
+// a copy that was restored an archive of its own.
+//
 // The package owns no logger: rare events go to Options.Events, counts to the
 // registerer. Seal and Reclaim do what they are told of one day; when to call them, and
 // rolling up, expiring and forwarding, are jobs of other packages upon it. One process opens an archive at a time.
@@ -174,7 +177,8 @@ type Archive struct {
 	guard    *overwriteGuard // nil unless overwrites are refused
 
 	days    dayStates
-	sealing sync.Mutex // held while a day is sealed
+	sealing sync.Mutex // held while a day is sealed, or another job changes what is
+	intakes intakes
 	left    leftovers
 	clocks  clockCache
 	deletes deletes
@@ -190,7 +194,7 @@ type Archive struct {
 	// rollClocks keeps what rollups share. It never changes, so it needs no snapshot.
 	rollClocks *rollClockCache
 	// sealLimits are the default ones, except in tests; stepped is a test's, told of
-	// the steps of a sealing, a delete or its cleaning, or nil.
+	// the steps of a sealing, a delete or its cleaning, an intake, or nil.
 	sealLimits sealLimits
 	stepped    func(step string)
 
@@ -234,6 +238,7 @@ func family(f format.Family) rocks.Family { return rocks.Family(f) }
 const (
 	databaseDir = "db"
 	ackName     = "acknowledged"
+	intakeDir   = "intake"
 	reserveName = "reserve"
 )
 
@@ -275,6 +280,7 @@ func Open(dir string, o Options) (*Archive, error) {
 		started: make(chan struct{}), stop: make(chan struct{}), orders: newSortOrders(), sealLimits: defaultSealLimits, segmentBytesMax: segmentBytesMax,
 	}
 	a.forgets.start()
+	a.intakes.now.Store(&leasedDay{})
 	a.cat = newCatalogue(db, func() int64 { return o.Now().UnixMilli() }, &a.o)
 	a.index = newIndex(db, a.cat)
 	a.live = newOpenRuns(a.cat)
@@ -397,6 +403,9 @@ func (a *Archive) load() (last format.Sequence, err error) {
 	if err := a.trims.load(a.db, a.kept.floors.Load()); err != nil {
 		return 0, err
 	}
+	if err := a.endLeases(); err != nil {
+		return 0, err
+	}
 	a.forgetExpired(a.kept.floors.Load())
 	if err := a.findLeftovers(); err != nil {
 		return 0, err
@@ -513,6 +522,7 @@ func (a *Archive) Close() error {
 		return nil
 	}
 	close(a.stop)
+	endErr := a.intakes.end()
 	// A sealing ends soon after closing is set, and goes on at the next start.
 	a.sealing.Lock()
 	defer a.sealing.Unlock()
@@ -534,10 +544,10 @@ func (a *Archive) Close() error {
 	a.mu.Lock()
 	durable := a.durable
 	a.mu.Unlock()
-	return errors.Join(err, a.ack.write(uint64(durable)), a.db.Close(), a.ack.close())
+	return errors.Join(endErr, err, a.ack.write(uint64(durable)), a.db.Close(), a.ack.close())
 }
 
-// step tells a test of a step of sealing, of a delete or of its cleaning.
+// step tells a test of a step of sealing, of a delete or its cleaning, or of an intake.
 func (a *Archive) step(name string) {
 	if a.stepped != nil {
 		a.stepped(name)

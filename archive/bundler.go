@@ -12,8 +12,8 @@ import (
 )
 
 // bundler writes series, which come in the order of metric and ref, as bundles of one day. It
-// gathers in a batch the bundles, those whose place they take as deletes, and new clocks, and counts
-// them in the day's record. Whoever uses it writes the batch.
+// gathers in a batch new clocks, the bundles, unless put takes them elsewhere, and those whose place they take as deletes, and counts
+// them in the day's record. Whoever uses it sets full, and writes the batch.
 type bundler struct {
 	a      *Archive
 	day    format.Day
@@ -22,6 +22,10 @@ type bundler struct {
 	// full writes the batch, when it is large or has gathered for long, at a point where it is whole. The
 	// series is the first that is not in it.
 	full func(metric format.PairID, ref format.Ref) error
+	// put, unless nil, takes bundles elsewhere than to the batch, in the order of their keys. It doesn't keep them.
+	put func(key, value []byte) error
+	// stepMax is after what time the batch is written however small it is.
+	stepMax time.Duration
 
 	record  format.DayRecord
 	clocks  *clockReader
@@ -44,12 +48,23 @@ type bundler struct {
 }
 
 func newBundler(a *Archive, day format.Day) bundler {
-	return bundler{a: a, day: day, limits: a.sealLimits, report: SealReport{Day: day}, groups: newGroupFinder(a.cat), bases: newBaseFinder(a.cat)}
+	return bundler{
+		a: a, day: day, limits: a.sealLimits, stepMax: sealStepMax, report: SealReport{Day: day},
+		groups: newGroupFinder(a.cat), bases: newBaseFinder(a.cat),
+	}
 }
 
 // series adds a series, whose samples are in the pieces, to the bundle that grows.
 func (w *bundler) series(series *sealSeries, pieces []chunk.Piece) error {
-	due := w.batch.Bytes() >= w.limits.batchBytes || time.Since(w.stepped) >= sealStepMax
+	if err := w.column.Decode(pieces, w.day.StartMillis(), w.day.EndMillis()-1); err != nil {
+		return err
+	}
+	return w.decoded(series)
+}
+
+// decoded adds a series, whose samples are in the column.
+func (w *bundler) decoded(series *sealSeries) error {
+	due := w.batch.Bytes() >= w.limits.batchBytes || time.Since(w.stepped) >= w.stepMax
 	full, err := w.isFull(series)
 	if err != nil {
 		return err
@@ -69,9 +84,6 @@ func (w *bundler) series(series *sealSeries, pieces []chunk.Piece) error {
 		if err := w.replace(&series.replaced[i]); err != nil {
 			return err
 		}
-	}
-	if err := w.column.Decode(pieces, w.day.StartMillis(), w.day.EndMillis()-1); err != nil {
-		return err
 	}
 	w.report.Runs += series.runs
 	w.report.RunBytes += series.runBytes
@@ -180,7 +192,11 @@ func (w *bundler) closeBundle(from uint32) error {
 	k := format.RawKey{Day: w.day, Metric: w.metric, Last: w.last, From: from}
 	w.key = k.Append(w.key[:0])
 	w.value = w.builder.Append(w.value[:0], w.key)
-	w.batch.Put(family(format.FamilyRaw), w.key, w.value)
+	if w.put == nil {
+		w.batch.Put(family(format.FamilyRaw), w.key, w.value)
+	} else if err := w.put(w.key, w.value); err != nil {
+		return err
+	}
 	w.record.AddBundle(w.samples, len(w.key)+len(w.value), bundleHash(w.key, w.value))
 	w.report.Bundles++
 	w.report.BundleBytes += len(w.key) + len(w.value)

@@ -52,7 +52,7 @@ func Check(dir string, report func(Fault)) (CheckReport, error) {
 		metrics: map[format.Ref]format.PairID{}, pairs: map[format.PairID]bool{},
 		active: map[format.Day]*roaring.Bitmap{}, data: map[format.Day]*roaring.Bitmap{}, journal: map[format.Day]*roaring.Bitmap{},
 		gone: map[format.Day]*roaring.Bitmap{}, marks: map[string]uint64{}, cursors: map[string]format.Cursor{}, seen: map[format.Ref]format.Day{},
-		rolls: map[rollKey]format.RollRecord{}, days: map[format.Day]format.DayRecord{}, sealed: map[format.Day]format.DayRecord{}, clockCache: newClockCache(64 << 20), rollClocks: newRollClockCache(64 << 20),
+		rolls: map[rollKey]format.RollRecord{}, days: map[format.Day]format.DayRecord{}, sealed: map[format.Day]format.DayRecord{}, leased: map[format.Day]bool{}, clockCache: newClockCache(64 << 20), rollClocks: newRollClockCache(64 << 20),
 	}
 	err = errors.Join(
 		c.meta(filepath.Join(dir, ackName)), c.symbols(), c.seriesRecords(), c.lookups(),
@@ -80,9 +80,11 @@ type checker struct {
 	active, data, journal map[format.Day]*roaring.Bitmap
 	// days is what the records of days say of bundles, sealed what was found.
 	days, sealed map[format.Day]format.DayRecord
-	clockCache   clockCache
-	rolls        map[rollKey]format.RollRecord
-	rollClocks   *rollClockCache
+	// leased are days that were being taken in: what is there of their bundles goes with the next start.
+	leased     map[format.Day]bool
+	clockCache clockCache
+	rolls      map[rollKey]format.RollRecord
+	rollClocks *rollClockCache
 	// floors tell what has expired and may be there in part.
 	floors format.Floors
 	// gone are the series of which a rule removed the samples of a day.
@@ -128,6 +130,9 @@ func (c *checker) meta(ackPath string) error {
 		}
 		if bytes.HasPrefix(key, []byte(format.MetaDayPrefix)) {
 			return c.dayRecord(key, value)
+		}
+		if bytes.HasPrefix(key, []byte(format.MetaLeasePrefix)) {
+			return c.lease(key, value)
 		}
 		if bytes.HasPrefix(key, []byte(format.MetaRollPrefix)) {
 			return c.rollRecord(key, value)

@@ -22,6 +22,16 @@ func (c *checker) dayRecord(key, value []byte) error {
 	return nil
 }
 
+func (c *checker) lease(key, value []byte) error {
+	day, err := format.ParseLeaseName(key)
+	if err != nil {
+		return err
+	}
+	c.leased[day] = true
+	_, err = format.ParseUint64(value)
+	return err
+}
+
 // clocks checks every clock. One that no bundle names is no fault: late samples leave it behind.
 func (c *checker) clocks() error {
 	var times []int64
@@ -60,7 +70,7 @@ func (c *checker) bundles() error {
 		if err != nil {
 			return err
 		}
-		if k.Day < c.floors.Of(0) {
+		if k.Day < c.floors.Of(0) || c.leased[k.Day] {
 			return nil
 		}
 		before := previous

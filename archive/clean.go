@@ -35,8 +35,8 @@ func (a *Archive) Clean(ctx context.Context, ids []format.TombstoneID, pace Pace
 	if err := a.writableRuns(); err != nil {
 		return CleanReport{}, err
 	}
-	if !a.sealing.TryLock() {
-		return CleanReport{}, ErrBusy
+	if err := a.lockJobs(); err != nil {
+		return CleanReport{}, err
 	}
 	defer a.sealing.Unlock()
 	c := cleaner{a: a, ctx: ctx, pace: pace}

@@ -119,6 +119,8 @@ type clockBook struct {
 	batch *rocks.Batch
 
 	groups map[format.GroupID][]*bookedClock
+	// fresh is, unless nil, the first ordinal that was made for each group.
+	fresh map[format.GroupID]uint16
 	// coded and decoded are the bytes of clocks held in either form.
 	coded, decoded int
 	made           int
@@ -251,6 +253,11 @@ func (b *clockBook) make(g format.GroupID, ordinal int, times []int64, hash uint
 	c.value = slices.Clone(b.buffer)
 	b.batch.Put(family(format.FamilyClocks), key, c.value)
 	b.made++
+	if b.fresh != nil {
+		if _, ok := b.fresh[g]; !ok {
+			b.fresh[g] = c.ordinal
+		}
+	}
 	b.groups[g] = append(b.groups[g], c)
 	b.coded += len(c.value)
 	b.decoded += 8 * len(c.times)

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"varve/archive/format"
@@ -27,6 +26,11 @@ type group struct {
 	// last is called, with the archive's lock held, when nothing can join the group any more.
 	last []func()
 
+	// awaited is how many have to have joined for complete to be closed, 0 while no leader waits for them.
+	awaited   int
+	complete  chan struct{}
+	gathering *gathering
+
 	done chan struct{} // closed when the group's fate is known
 	lead chan struct{} // one of those who wait is asked to lead
 	err  error         // set before done is closed
@@ -38,7 +42,7 @@ type movedPage struct {
 }
 
 func newGroup(seq format.Sequence) *group {
-	return &group{sequence: seq, done: make(chan struct{}), lead: make(chan struct{}, 1)}
+	return &group{sequence: seq, gathering: &gathering{after: newTimer}, done: make(chan struct{}), lead: make(chan struct{}, 1)}
 }
 
 // groupBytesKept bounds the buffers that a finished group leaves to the next one.
@@ -48,6 +52,7 @@ const groupBytesKept = 4 << 20
 // Called with the archive's lock held.
 func (a *Archive) nextGroup(seq format.Sequence) *group {
 	g := newGroup(seq)
+	g.gathering = a.group.gathering
 	if s := a.spare; s != nil {
 		g.record, g.batch = s.record[:0], s.batch
 		a.spare = nil
@@ -94,7 +99,9 @@ func (a *Archive) endSegment() {
 // join makes the caller wait for the group's end. Called with the archive's lock
 // held, which it gives back.
 func (a *Archive) join(g *group) error {
-	g.joined++
+	if g.joined++; g.joined == g.awaited {
+		close(g.complete)
+	}
 	lead := !a.committing
 	if lead {
 		a.committing = true
@@ -122,6 +129,7 @@ func (a *Archive) finish(g *group, lead bool) error {
 // commit writes the gathering group and hands the lead on. Called by the leader.
 func (a *Archive) commit() {
 	a.mu.Lock()
+	a.gather()
 	g := a.group
 	a.group = a.nextGroup(g.sequence + 1)
 	for _, f := range g.last {
@@ -144,10 +152,12 @@ func (a *Archive) commit() {
 	a.commitStarted.Store(started.UnixNano())
 	err := a.writeGroup(g, carried, fresh)
 	a.commitStarted.Store(0)
-	a.m.commitSeconds.Observe(a.o.Now().Sub(started).Seconds())
+	took := a.o.Now().Sub(started)
+	a.m.commitSeconds.Observe(took.Seconds())
 
 	a.mu.Lock()
 	a.writing = nil
+	a.group.gathering.ended(g.joined+a.group.joined, took)
 	if err != nil {
 		a.failed(g, carried, fresh, err)
 	} else {
@@ -202,7 +212,7 @@ func (a *Archive) writeGroup(g *group, carried []*carriedRecords, fresh *newReco
 	if b.Len() == 0 {
 		return nil
 	}
-	if err := a.disk.check(); err != nil {
+	if err := a.disk.checkBefore(b.Bytes(), a.o.Now()); err != nil {
 		return err
 	}
 	err := a.db.Write(b, a.o.SyncInterval == 0 && !faultNoSync)
@@ -264,6 +274,7 @@ func (a *Archive) failed(g *group, carried []*carriedRecords, fresh *newRecords,
 	if len(next.record) > 0 || next.batch.Len() > 0 {
 		a.carried = append(a.carried, &carriedRecords{batch: next.batch, moved: next.moved})
 		a.group = newGroup(next.sequence + 1)
+		a.group.gathering = next.gathering
 		next.err = g.err
 		close(next.done)
 	}
@@ -277,28 +288,3 @@ func (a *Archive) flushGroup() error {
 }
 
 var errShutdown = errors.New("the archive is closing")
-
-// diskFloor refuses commits when the disk is nearly full, so that what RocksDB
-// does in the background still finds room.
-type diskFloor struct {
-	dir      string
-	bytesMin int64
-	shareMin float64
-	free     func(dir string) (free, total int64, err error)
-}
-
-// check may be called from any goroutine.
-func (d *diskFloor) check() error {
-	free, total, err := d.free(d.dir)
-	if err != nil {
-		return fmt.Errorf("ask for free space of %s: %w", d.dir, err)
-	}
-	if floor := d.floor(total); free < floor {
-		return fmt.Errorf("%w: %d bytes are free in %s, writes need %d; free space or lower storage.min_free", rocks.ErrNoSpace, free, d.dir, floor)
-	}
-	return nil
-}
-
-func (d *diskFloor) floor(total int64) int64 {
-	return max(d.bytesMin, int64(float64(total)*d.shareMin))
-}

@@ -71,8 +71,8 @@ func (a *Archive) Expire(_ context.Context, floors []format.Day) (ExpireReport, 
 	if err := a.writableRuns(); err != nil {
 		return ExpireReport{}, err
 	}
-	if !a.sealing.TryLock() {
-		return ExpireReport{}, ErrBusy
+	if err := a.lockJobs(); err != nil {
+		return ExpireReport{}, err
 	}
 	defer a.sealing.Unlock()
 	began := time.Now()

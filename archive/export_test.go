@@ -22,7 +22,10 @@ func OpenDatabase(dir string) (*rocks.DB, error) {
 }
 
 // SetFree replaces what tells the free space.
-func (a *Archive) SetFree(f func(dir string) (free, total int64, err error)) { a.disk.free = f }
+// Every commit asks it.
+func (a *Archive) SetFree(f func(dir string) (free, total int64, err error)) {
+	a.disk.free, a.disk.always = f, true
+}
 
 // CompactHot compacts the runs between two keys into files of their own.
 func (a *Archive) CompactHot(lower, upper []byte) error {

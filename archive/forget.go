@@ -165,8 +165,8 @@ func (a *Archive) Forget(ctx context.Context, pace Pace) (ForgetReport, error) {
 	if err := a.writableRuns(); err != nil {
 		return ForgetReport{}, err
 	}
-	if !a.sealing.TryLock() {
-		return ForgetReport{}, ErrBusy
+	if err := a.lockJobs(); err != nil {
+		return ForgetReport{}, err
 	}
 	defer a.sealing.Unlock()
 	f := forgetter{a: a, ctx: ctx, pace: pace, freed: map[format.Family]uint64{}}

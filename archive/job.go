@@ -25,8 +25,17 @@ func (a *Archive) beginJob() error {
 	if err := a.inOrder(); err != nil {
 		return err
 	}
+	return a.lockJobs()
+}
+
+// lockJobs takes a.sealing. What an intake left behind that could not be ended is ended first.
+func (a *Archive) lockJobs() error {
 	if !a.sealing.TryLock() {
-		return ErrBusy
+		return ErrJobAtWork
+	}
+	if err := a.intakes.endLeft(a); err != nil {
+		a.sealing.Unlock()
+		return err
 	}
 	return nil
 }

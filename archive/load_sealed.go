@@ -27,7 +27,7 @@ func (l *loader) sealedMetric(metric format.PairID, at []int32) error {
 			day = k.Day
 			continue
 		}
-		if shown := l.shown(day, at); k.Metric == metric && len(shown) > 0 {
+		if shown := l.shown(day, at); k.Metric == metric && len(shown) > 0 && !l.v.isLeased(day) {
 			if err := l.sealedDay(k, shown); err != nil {
 				return err
 			}

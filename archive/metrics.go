@@ -24,6 +24,7 @@ type metrics struct {
 	runs, runSamples               prometheus.Counter
 	seal                           sealMetrics
 	clean                          cleanMetrics
+	intake                         intakeMetrics
 	roll                           rollMetrics
 	expire                         expireMetrics
 	forget                         forgetMetrics
@@ -111,6 +112,23 @@ func (m *metrics) cleaned(r *CleanReport, err error) {
 	if err != nil {
 		m.clean.failures.Inc()
 	}
+}
+
+// intakeMetrics count what intakes of whole days brought in.
+type intakeMetrics struct {
+	days, samples, bytes, failures, seconds prometheus.Counter
+}
+
+// takenIn counts the end of an intake.
+func (m *metrics) takenIn(r *IntakeReport, err error) {
+	m.intake.seconds.Add(r.Took.Seconds())
+	if err != nil {
+		m.intake.failures.Inc()
+		return
+	}
+	m.intake.days.Inc()
+	m.intake.samples.Add(float64(r.Samples))
+	m.intake.bytes.Add(float64(r.Bytes))
 }
 
 // sealMetrics count what sealing did.
@@ -203,6 +221,13 @@ func newMetrics(a *Archive) *metrics {
 			failures: counter("forget_failures_total", "Times that an error ended the removal of series without data."),
 			seconds:  counter("forget_seconds_total", "Time spent looking for series without data and removing them."),
 		},
+		intake: intakeMetrics{
+			days:     counter("intake_days_total", "Whole days that were brought in, past the journal."),
+			samples:  counter("intake_samples_total", "Samples of whole days that were brought in."),
+			bytes:    counter("intake_bytes_total", "Bytes of the bundles of whole days that were brought in, keys included."),
+			failures: counter("intake_failures_total", "Days that could not be brought in at the last step."),
+			seconds:  counter("intake_seconds_total", "Time from the lease of a day until it was there."),
+		},
 		clean: cleanMetrics{
 			samples:   counter("deleted_samples_total", "Samples that were removed from disk because of a delete."),
 			exemplars: counter("deleted_exemplars_total", "Exemplars that were removed from disk because of a delete."),
@@ -238,6 +263,7 @@ func (m *metrics) own() []prometheus.Collector {
 		m.roll.series, m.roll.samples, m.roll.buckets, m.roll.bundles, m.roll.bundleBytes, m.roll.replaced, m.roll.failures, m.roll.seconds,
 		m.expire.samples, m.expire.buckets, m.expire.series, m.expire.bytes, m.expire.failures,
 		m.clean.samples, m.clean.exemplars, m.clean.bytes, m.clean.failures, m.clean.seconds,
+		m.intake.days, m.intake.samples, m.intake.bytes, m.intake.failures, m.intake.seconds,
 		m.forget.series, m.forget.pairs, m.forget.bytes, m.forget.failures, m.forget.seconds,
 	}
 }

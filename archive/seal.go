@@ -28,8 +28,11 @@ type SealReport struct {
 	Took        time.Duration
 }
 
-// ErrBusy is the error of a Seal while another one is at work.
-var ErrBusy = errors.New("a day is being sealed already")
+// ErrBusy is wrapped by the error of a job that has to wait for something else to end.
+var ErrBusy = errors.New("something else is at work")
+
+// ErrJobAtWork is the ErrBusy of a job while another one, or an intake, is at work: one at a time changes what is sealed.
+var ErrJobAtWork = fmt.Errorf("%w: another job, or an intake", ErrBusy)
 
 // sealLimits are the sizes that a day is sealed in.
 type sealLimits struct {

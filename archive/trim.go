@@ -313,8 +313,8 @@ func (a *Archive) Trim(ctx context.Context, day format.Day, pace Pace) (TrimRepo
 	if err := a.writableRuns(); err != nil {
 		return r, err
 	}
-	if !a.sealing.TryLock() {
-		return r, ErrBusy
+	if err := a.lockJobs(); err != nil {
+		return r, err
 	}
 	defer a.sealing.Unlock()
 	began := time.Now()

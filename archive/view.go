@@ -31,6 +31,8 @@ type view struct {
 	masks      *masks
 	kept       *cutoffs
 	gone       *goneSets
+	// leased is the day that was being taken in, if there was one: what is there of its bundles isn't whole.
+	leased *format.Day
 
 	// memoryMu guards loaded: what the Selects of the view saw in memory.
 	memoryMu sync.Mutex
@@ -59,7 +61,7 @@ func (a *Archive) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 	return &chunkView{v}, nil
 }
 
-func (a *Archive) view(mint, maxt int64) (*view, error) {
+func (a *Archive) view(mint, maxt int64) (_ *view, err error) {
 	if err := a.StartError(); err != nil {
 		return nil, err
 	}
@@ -76,10 +78,14 @@ func (a *Archive) view(mint, maxt int64) (*view, error) {
 	v.kept = a.kept.at(a.o.Now())
 	for {
 		v.masks, v.gone = a.deletes.masks.Load(), a.trims.gone.Load()
+		intake := a.intakes.now.Load()
 		v.snap = a.db.NewSnapshot()
 		// What rules remove is noted before it goes. Masks that go are gone from memory after the disk, and a day is sealed only then: a
 		// snapshot that is taken while they are there has no bundles of later samples.
-		if a.deletes.masks.Load() == v.masks && a.trims.gone.Load() == v.gone {
+		if a.deletes.masks.Load() == v.masks && a.trims.gone.Load() == v.gone && a.intakes.now.Load() == intake {
+			if v.leased, err = intake.leasedIn(v.snap); err != nil {
+				return nil, errors.Join(err, v.Close())
+			}
 			return v, nil
 		}
 		v.snap.Release()

@@ -292,8 +292,16 @@ func (c *Compactor) work(ctx context.Context, p Policy, pace Pace) (r Report, er
 			break
 		}
 		tried[job.name()] = true
+		err = c.do(ctx, *job, pace, &r)
+		if errors.Is(err, archive.ErrJobAtWork) {
+			// An intake, which may take minutes. It is no failure, and what is due is found again.
+			if pace == nil {
+				errs = append(errs, err)
+			}
+			break
+		}
 		// One day that can't be worked on keeps no other from it.
-		if err := c.do(ctx, *job, pace, &r); err != nil {
+		if err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -375,6 +383,9 @@ func (c *Compactor) do(ctx context.Context, job Job, pace Pace, r *Report) error
 		r.Forgot = o.Forget
 	}
 	c.note(func(s *Status) { s.Running = nil })
+	if errors.Is(o.Err, archive.ErrJobAtWork) {
+		return o.Err // It was not begun.
+	}
 	o.Retry = c.judge(ctx, &job, o.Err)
 	if c.o.Done != nil && !o.idle() {
 		c.o.Done(o)

@@ -338,3 +338,24 @@ func (p *pacing) Seal(ctx context.Context, _ format.Day, pace compactor.Pace) (a
 	<-ctx.Done()
 	return archive.SealReport{}, ctx.Err()
 }
+
+// TestIntakeAtWork shows that the jobs of a time when a day is leased are no failures: they are done when the lease is over, without
+// a wait, and whoever asked for them is told.
+func TestIntakeAtWork(t *testing.T) {
+	w := &watch{now: date("2026-03-02 12:00:00")}
+	o := testkit.Options()
+	o.Now = w.Now
+	a := testkit.Open(t, testkit.MemoryDir(t), o)
+	write(t, a, date("2026-02-20 10:00:00"), 1)
+	write(t, a, date("2026-02-21 10:00:00"), 2)
+	c := compactor.New(a, compactor.Options{Now: w.Now, Done: func(o compactor.Outcome) { require.NoError(t, o.Err) }})
+	lease, err := a.OpenIntake(context.Background(), format.DayOf(date("2026-01-01 00:00:00").UnixMilli()))
+	require.NoError(t, err)
+	report, err := c.Run(context.Background())
+	require.ErrorIs(t, err, archive.ErrJobAtWork)
+	require.Empty(t, report.Sealed)
+	require.NoError(t, lease.Close())
+	report, err = c.Run(context.Background())
+	require.NoError(t, err)
+	require.Len(t, report.Sealed, 2)
+}

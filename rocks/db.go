@@ -72,6 +72,7 @@ type DB struct {
 	mu        sync.Mutex
 	iterators map[*Iterator]struct{}
 	snapshots map[*Snapshot]struct{}
+	writers   map[*FileWriter]struct{}
 }
 
 // Open opens the database in folder dir and creates folder, database and missing
@@ -101,7 +102,7 @@ func open(dir string, o Options) (_ *DB, err error) {
 	}
 	db := &DB{
 		dir: dir, readOnly: o.ReadOnly, gate: newGate(), lock: lock,
-		iterators: map[*Iterator]struct{}{}, snapshots: map[*Snapshot]struct{}{},
+		iterators: map[*Iterator]struct{}{}, snapshots: map[*Snapshot]struct{}{}, writers: map[*FileWriter]struct{}{},
 		scratch: sync.Pool{New: func() any { return new([]byte) }},
 	}
 	defer func() {
@@ -324,10 +325,10 @@ func (db *DB) syncLog() error {
 }
 
 // Close waits for running calls, makes writes without sync durable and releases
-// everything. Memtables are not flushed: the next Open replays the log. Iterators
-// and snapshots that are still open are destroyed and counted in the error; slices
-// that such an iterator returned must not be touched any more. A second Close
-// returns ErrClosed.
+// everything. Memtables are not flushed: the next Open replays the log. Iterators,
+// snapshots and file writers that are still open are destroyed and counted in the
+// error; slices that such an iterator returned must not be touched any more. A second
+// Close returns ErrClosed.
 func (db *DB) Close() error {
 	if !db.gate.shut(func() { C.rocksdb_disable_manual_compaction(db.c) }) {
 		return closed("close")
@@ -335,6 +336,9 @@ func (db *DB) Close() error {
 	var errs []error
 	if n, m := db.destroyReaders(); n+m > 0 {
 		errs = append(errs, fmt.Errorf("%d iterators and %d snapshots were still open", n, m))
+	}
+	if n := db.destroyWriters(); n > 0 {
+		errs = append(errs, fmt.Errorf("%d file writers were still open", n))
 	}
 	if db.unsynced.Load() {
 		errs = append(errs, db.syncLog())
@@ -361,6 +365,21 @@ func (db *DB) destroyReaders() (iterators, snapshots int) {
 		}
 	}
 	return iterators, snapshots
+}
+
+// destroyWriters destroys the file writers that callers left open and returns how many that
+// were. Their files stay.
+func (db *DB) destroyWriters() (n int) {
+	db.mu.Lock()
+	writers := db.writers
+	db.writers = nil
+	db.mu.Unlock()
+	for w := range writers {
+		if w.destroy(closed("write file " + w.path)) {
+			n++
+		}
+	}
+	return n
 }
 
 // destroy releases what Open made, as far as it got, in the order RocksDB demands:

@@ -170,6 +170,13 @@ void rk_seek_for_prev(rocksdb_iterator_t* it, const char* key, size_t len,
   read_position(it, out);
 }
 
+char* rk_file_put(rocksdb_sstfilewriter_t* writer, const char* key,
+                  size_t key_len, const char* value, size_t value_len) {
+  char* err = NULL;
+  rocksdb_sstfilewriter_put(writer, key, key_len, value, value_len, &err);
+  return err;
+}
+
 static uint64_t db_property(rocksdb_t* db, const char* name) {
   uint64_t value = 0;
   return rocksdb_property_int(db, name, &value) == 0 ? value : 0;

@@ -94,6 +94,9 @@ void rk_seek(rocksdb_iterator_t* it, const char* key, size_t len,
 void rk_seek_for_prev(rocksdb_iterator_t* it, const char* key, size_t len,
                       rk_position* out);
 
+char* rk_file_put(rocksdb_sstfilewriter_t* writer, const char* key,
+                  size_t key_len, const char* value, size_t value_len);
+
 void rk_read_state(rocksdb_t* db, rocksdb_column_family_handle_t** families,
                    size_t n, rk_state* out);
 void rk_read_family_stats(rocksdb_t* db, rocksdb_column_family_handle_t* family,

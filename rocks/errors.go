@@ -76,6 +76,7 @@ var statusClasses = []struct {
 	{"Operation timed out", "", ErrStalled},
 	{"Operation aborted", "", ErrStalled},
 	{"Operation failed. Try again.", "", ErrStalled},
+	{"Invalid argument", "requires flush", ErrStalled}, // of Ingest
 	{"Shutdown in progress", "", ErrClosed},
 }
 

@@ -18,12 +18,15 @@ const (
 	kindCache
 	kindCheckpoint
 	kindValues
+	kindFileWriter
+	kindFileList
 	kindCount
 )
 
 var kindNames = [kindCount]string{
 	"db", "family handle", "iterator", "snapshot", "options", "table options", "read options",
 	"write options", "other options", "cache", "checkpoint", "pinned values",
+	"file writer", "file list",
 }
 
 var live [kindCount]atomic.Int64

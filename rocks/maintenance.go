@@ -57,23 +57,28 @@ func (db *DB) Flush() error {
 		return closed("flush")
 	}
 	defer db.gate.leave()
+	for f, family := range db.families {
+		if family == nil {
+			continue
+		}
+		if err := db.flush(Family(f)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flush writes one family's memtable to a table file.
+func (db *DB) flush(f Family) error {
 	options := C.rocksdb_flushoptions_create()
 	kindOtherOptions.created()
 	defer func() {
 		C.rocksdb_flushoptions_destroy(options)
 		kindOtherOptions.destroyed()
 	}()
-	for f, family := range db.families {
-		if family == nil {
-			continue
-		}
-		var status *C.char
-		C.rocksdb_flush_cf(db.c, options, family, &status)
-		if err := takeFamilyError("flush", db.names[f], status); err != nil {
-			return err
-		}
-	}
-	return nil
+	var status *C.char
+	C.rocksdb_flush_cf(db.c, options, db.families[f], &status)
+	return takeFamilyError("flush", db.names[f], status)
 }
 
 // CompactRange rewrites the files that hold keys from lower to upper, both

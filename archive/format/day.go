@@ -39,6 +39,17 @@ func ParseDayName(name []byte) (Day, error) {
 	return parseDay(name[len(MetaDayPrefix):]), nil
 }
 
+// AppendLeaseName appends the name of the record of a day that is being taken in whole.
+func AppendLeaseName(dst []byte, d Day) []byte { return appendDay(append(dst, MetaLeasePrefix...), d) }
+
+// ParseLeaseName reads what AppendLeaseName wrote.
+func ParseLeaseName(name []byte) (Day, error) {
+	if len(name) != len(MetaLeasePrefix)+4 {
+		return 0, corrupt("name of a lease of %d bytes", len(name))
+	}
+	return parseDay(name[len(MetaLeasePrefix):]), nil
+}
+
 // Append appends the record.
 func (r *DayRecord) Append(dst []byte) []byte {
 	flags := byte(0)

@@ -37,6 +37,11 @@ func TestFloors(t *testing.T) {
 	require.Equal(t, format.Day(20000), day)
 	_, err = format.ParseTrimName([]byte(format.MetaTrimPrefix))
 	require.ErrorIs(t, err, format.ErrCorrupt)
+	day, err = format.ParseLeaseName(format.AppendLeaseName(nil, -3))
+	require.NoError(t, err)
+	require.Equal(t, format.Day(-3), day)
+	_, err = format.ParseLeaseName(append(format.AppendLeaseName(nil, 1), 0))
+	require.ErrorIs(t, err, format.ErrCorrupt)
 }
 
 // FuzzFloors reads anything: what is read is written back and read the same.

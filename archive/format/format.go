@@ -110,6 +110,9 @@ const (
 	// MetaTrimPrefix begins the names of records of days from which rules of retention remove series:
 	// they hold when that was begun, Unix ms, and go when it is done.
 	MetaTrimPrefix = "trim/"
+	// MetaLeasePrefix begins the names of records of days that are being taken in whole: they hold when
+	// that was begun, Unix ms, and go when it is done.
+	MetaLeasePrefix = "lease/"
 	// MetaProbe is overwritten to find out whether the disk takes writes again.
 	MetaProbe = "probe"
 )

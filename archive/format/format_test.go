@@ -49,6 +49,7 @@ func TestLayout(t *testing.T) {
 	f("dirty", format.AppendDirtyKey(nil, 300_000, 20000, 0x010203), "000493e0"+"80004e20"+"000000010203")
 	f("expired", format.AppendExpiredKey(nil, 300_000, 20000, 0x010203), "000493e0"+"80004e20"+"000000010203")
 	f("trim name", format.AppendTrimName(nil, -1), "7472696d2f"+"7fffffff")
+	f("lease name", format.AppendLeaseName(nil, -1), "6c656173652f"+"7fffffff")
 	floors := format.Floors{Series: -1, Levels: []format.LevelFloor{{Day: 20000}, {Resolution: 300_000, Day: -1}}}
 	f("floors", floors.Append(nil), "01"+"7fffffff"+"02"+"00000000"+"80004e20"+"000493e0"+"7fffffff")
 	f("roll name", format.AppendRollName(nil, 300_000, -1), "726f6c6c2f"+"000493e0"+"7fffffff")
