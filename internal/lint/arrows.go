@@ -28,7 +28,7 @@ var arrows = []arrow{
 	{"intake", []string{"digest"}, "intake declares its source and target as interfaces; cmd/varve joins them"},
 	{"intake/direct", []string{"intake", "digest", "arrival", "archive", "archive/format"}, "the target that is an archive in this process"},
 	{"intake/...", []string{"intake", "digest", "bucket"}, "sources and targets know intake's interfaces and not each other"},
-	{"export/...", []string{"export/...", "rollup", "bucket"}, "export takes upstream's storage interfaces; cmd/varve fills them"},
+	{"export/...", []string{"export/...", "rollup", "bucket", "digest"}, "export takes upstream's storage interfaces; cmd/varve fills them"},
 	{"rollup", nil, "rollup is arithmetic that the archive and the planner share: hand it samples and rows"},
 	{"archive", []string{"rocks", "arrival", "rollup", "digest", "archive/format", "archive/chunk"}, "declare an interface or a func field in archive's Options and let cmd/varve fill it"},
 	{"archive/format", []string{"arrival"}, "format is bytes in, bytes out: pass what it needs as arguments"},
