@@ -94,12 +94,12 @@ func parse(data []byte, dir string, override func(*Config) error) (*Config, erro
 	if len(mistakes) > 0 {
 		return nil, &Mistakes{List: mistakes}
 	}
+	fingerprint(data, c)
 	if override != nil {
 		if err := override(c); err != nil {
 			return nil, err
 		}
 	}
-	fingerprint(data, c)
 	v := &validator{lines: linesOf(data), dir: dir}
 	v.check(c)
 	if len(v.mistakes) > 0 {

@@ -46,3 +46,16 @@ func (v *validator) checkSnapshots(s *Snapshots) {
 	within(v, "snapshots.parallel", s.Parallel, 1, 64)
 	within(v, "snapshots.max_upload_rate", s.MaxUploadRate, 0, tib)
 }
+
+// LookBack makes the configuration one of a server that only answers queries, over the archive at path: nothing
+// comes in, goes out or expires, and nothing is kept of the server itself.
+func (c *Config) LookBack(path string) {
+	c.Storage.Path = path
+	c.Inputs = usualInputs()
+	for i := range c.Inputs {
+		c.Inputs[i].Disabled = true
+	}
+	c.Outputs, c.Retention, c.RetentionSize = nil, nil, 0
+	c.Snapshots = Default().Snapshots
+	c.SelfScrape.Enabled = false
+}

@@ -35,3 +35,20 @@ func TestSnapshots(t *testing.T) {
 		require.ErrorContains(t, err, wanted, text)
 	}
 }
+
+// TestLookBack shows that nothing comes in or goes out, whatever the file says.
+func TestLookBack(t *testing.T) {
+	c, err := parse([]byte(`
+inputs: [{name: a, path: /a, influxdb: {}}]
+outputs: [{name: b, remote_write: {url: "http://127.0.0.1:1/"}}]
+retention: [{raw: 7d}]
+retention_size: 1GiB
+`), t.TempDir(), func(c *Config) error { c.LookBack("copy"); return nil })
+	require.NoError(t, err)
+	require.Empty(t, c.AllInputs())
+	require.Empty(t, c.Outputs)
+	require.Empty(t, c.Retention)
+	require.Zero(t, c.RetentionSize)
+	require.False(t, c.SelfScrape.Enabled)
+	require.Equal(t, "copy", c.Storage.Path)
+}

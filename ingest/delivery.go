@@ -50,7 +50,9 @@ type Delivery struct {
 	unknownRows []uint32
 	sets        *LabelSets
 
-	result   arrival.Result
+	result arrival.Result
+	// settled is what of result is final, whatever becomes of the rest.
+	settled  arrival.Result
 	examples []string
 
 	body body
@@ -68,6 +70,13 @@ const rowsMax = 1 << 16
 
 // deliveryRowBytes is what a row with its sample takes in memory.
 const deliveryRowBytes = 40 + 8 + 16
+
+// startBytes is what a start timestamp takes.
+const startBytes = 8
+
+// wantedMax is how much a delivery holds beside its body before it is written: as much as the most rows with their starts, and histograms
+// that are not many.
+const wantedMax = 16 << 20
 
 // holdStep is taken from the budget at once, so that its counter is not touched
 // for every row.
@@ -94,9 +103,42 @@ func (d *Delivery) Add(key arrival.Key, place uint64, millis int64, bits uint64)
 	b.Rows = append(b.Rows, arrival.Row{Key: key, First: uint32(len(b.Times)), Count: 1})
 	b.Times = append(b.Times, millis)
 	b.Values = append(b.Values, bits)
+	if len(b.Starts) > 0 {
+		b.Starts = append(b.Starts, 0)
+	}
 	d.places = append(d.places, place)
 	return nil
 }
+
+// Since says since when the sample counts that was added last, in Unix milliseconds.
+func (d *Delivery) Since(startMillis int64) error {
+	b := &d.batch
+	if missing := len(b.Times) - len(b.Starts); missing > 0 {
+		if err := d.want(startBytes * int64(missing)); err != nil {
+			return err
+		}
+		b.Starts = append(b.Starts, make([]int64, missing)...)
+	}
+	b.Starts[len(b.Starts)-1] = startMillis
+	return nil
+}
+
+// AddHistogram adds a native histogram of the series that key stands for, as Add adds a sample. The delivery sets its
+// Row. bytes is what the histogram takes in memory.
+func (d *Delivery) AddHistogram(key arrival.Key, place uint64, h *arrival.Histogram, bytes int64) error {
+	if err := d.want(deliveryRowBytes + bytes); err != nil {
+		return err
+	}
+	b := &d.batch
+	h.Row = uint32(len(b.Rows))
+	b.Rows = append(b.Rows, arrival.Row{Key: key, First: uint32(len(b.Times))})
+	b.Histograms = append(b.Histograms, *h)
+	d.places = append(d.places, place)
+	return nil
+}
+
+// rowItems is how much a row holds that can be refused: samples, or a histogram.
+func rowItems(r *arrival.Row) int { return max(1, int(r.Count)) }
 
 // Took counts bytes that were read otherwise than by ReadBody, as they came and decompressed.
 func (d *Delivery) Took(wire, decoded int) {
@@ -105,7 +147,7 @@ func (d *Delivery) Took(wire, decoded int) {
 }
 
 // Full tells that Write should be called before more is added.
-func (d *Delivery) Full() bool { return len(d.batch.Rows) >= rowsMax }
+func (d *Delivery) Full() bool { return len(d.batch.Rows) >= rowsMax || d.wanted >= wantedMax }
 
 // Refuse counts items that are not stored through the sender's fault. The error
 // becomes an example while there are few, unless its text is empty; it must quote what the sender wrote in
@@ -122,6 +164,10 @@ func (d *Delivery) Drop(reason arrival.Reason, items int) { d.result.Dropped[rea
 
 // Result is what became of everything so far.
 func (d *Delivery) Result() *arrival.Result { return &d.result }
+
+// Settled tells that what became of everything so far is final: if the sender is told to bring the rest again, it does not bring
+// that.
+func (d *Delivery) Settled() { d.settled = d.result }
 
 // Examples are texts about the first things that were refused.
 func (d *Delivery) Examples() []string { return d.examples }
@@ -215,12 +261,12 @@ func (d *Delivery) resolve(ctx context.Context, name func(place uint64, sets *La
 		}
 		d.sets.Clear()
 		if err := name(d.places[i], d.sets); err != nil {
-			d.Refuse(arrival.ReasonInvalidLabels, int(row.Count), err)
+			d.Refuse(arrival.ReasonInvalidLabels, rowItems(row), err)
 			continue
 		}
 		ls, err := d.sets.Series()
 		if err != nil {
-			d.Refuse(arrival.ReasonInvalidLabels, int(row.Count), err)
+			d.Refuse(arrival.ReasonInvalidLabels, rowItems(row), err)
 			continue
 		}
 		size := unknownBytes + int64(ls.ByteSize())
@@ -254,7 +300,7 @@ func (d *Delivery) resolveNamed(ctx context.Context, bytes int64) (resolved int,
 		row := &d.batch.Rows[d.unknownRows[i]]
 		row.Ref = u.Ref
 		if u.Ref == 0 {
-			d.result.Rejected[u.Refused] += int(row.Count)
+			d.result.Rejected[u.Refused] += rowItems(row)
 			continue
 		}
 		resolved++
@@ -295,14 +341,19 @@ const (
 )
 
 // End counts the delivery under the HTTP status that its sender is told, or would
-// be, and gives it back. Nothing of it may be used afterwards.
+// be, and gives it back. Of one that is to come again only the request and its bytes are
+// counted, with what was settled: the rest is when it has come. Nothing of the delivery may
+// be used afterwards.
 func (d *Delivery) End(code int) {
-	p := d.port
-	p.meter.Answered(code, p.now().Sub(d.began), d.wire+d.body.received, d.decoded+len(d.body.bytes), &d.result)
+	p, counted := d.port, &d.result
+	if ComesAgain(code) {
+		counted = &d.settled
+	}
+	p.meter.Answered(code, p.now().Sub(d.began), d.wire+d.body.received, d.decoded+len(d.body.bytes), counted)
 	p.meter.Held(-d.held)
 	p.limits.InFlight.Release(d.held)
 	d.held, d.wanted, d.wire, d.decoded, d.written = 0, 0, 0, 0, 0
-	d.result = arrival.Result{}
+	d.result, d.settled = arrival.Result{}, arrival.Result{}
 	clear(d.examples)
 	d.examples = d.examples[:0]
 	d.body.reset()

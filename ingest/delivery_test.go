@@ -90,6 +90,30 @@ varve_ingest_requests_total{code="400",input="in",protocol="test"} 2
 `), "varve_ingest_bytes_total", "varve_ingest_in_flight_bytes", "varve_ingest_requests_total"))
 }
 
+// TestDeliveryComesAgain shows that of a delivery whose sender is told to bring it again nothing is counted but what was settled
+// before, however often it comes, and all of it once it is stored or refused for good.
+func TestDeliveryComesAgain(t *testing.T) {
+	p, reg := newPort(ingesttest.NewSink(), ingest.Limits{})
+	for _, code := range []int{503, 429, 503, 400} {
+		d := p.Delivery()
+		require.NoError(t, d.Add(keyOf(p, 1), 1, 1, 0))
+		require.NoError(t, d.Write(t.Context(), named))
+		d.Refuse(arrival.ReasonInvalidLine, 1, errors.New("a bad line"))
+		d.Drop(arrival.ReasonText, 1)
+		d.End(code)
+	}
+	d := p.Delivery()
+	d.Refuse(arrival.ReasonInvalidLine, 10, errors.New("bad lines"))
+	d.Settled()
+	d.Refuse(arrival.ReasonInvalidLine, 100, errors.New("bad lines"))
+	d.End(503)
+	p.Delivery().End(503)
+	require.EqualValues(t, 1, ingesttest.Counted(t, reg, "varve_ingest_written_total"))
+	require.EqualValues(t, 11, ingesttest.Counted(t, reg, "varve_ingest_rejected_total"))
+	require.EqualValues(t, 1, ingesttest.Counted(t, reg, "varve_ingest_dropped_total"))
+	require.EqualValues(t, 6, ingesttest.Counted(t, reg, "varve_ingest_requests_total"))
+}
+
 // TestDeliveryInPieces shows that more than is written at a time is written in pieces, in bounded memory, and that a sink's refusals
 // are those of the rows.
 func TestDeliveryInPieces(t *testing.T) {

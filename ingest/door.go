@@ -272,8 +272,12 @@ var errDoorClosed = errors.New("the input has ended, or is being configured")
 
 // Close makes every later Write answer *arrival.Unavailable and returns when those under
 // way are over: a note that one of them saves would otherwise take the place of one of
-// the door that comes next. Run must have ended. Call it once.
-func (d *Door) Close() { d.writing.Lock() }
+// the door that comes next. Run must have ended, or the next door must wait until it has. Close takes away the metrics
+// that say how the input is at the moment. Call it once.
+func (d *Door) Close() {
+	d.writing.Lock()
+	d.m.forget()
+}
 
 // Write implements Sink. Over the rate the error is *RateLimited and the batch is as
 // it was.

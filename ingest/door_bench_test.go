@@ -1,14 +1,12 @@
 package ingest_test
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
-	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
 
 	"varve/arrival"
@@ -16,50 +14,21 @@ import (
 	"varve/ingest/ingesttest"
 )
 
-// void is a sink that knows keys and keeps nothing, so that a benchmark sees the door.
-type void struct {
-	known map[arrival.Key]storage.SeriesRef
-}
-
-func (*void) Seed() arrival.Seed { return 1 }
-
-func (v *void) Lookup(rows []arrival.Row) (missing int) {
-	for i := range rows {
-		if rows[i].Ref = v.known[rows[i].Key]; rows[i].Ref == 0 {
-			missing++
-		}
-	}
-	return missing
-}
-
-func (v *void) Resolve(_ context.Context, unknown []arrival.Unknown) error {
-	for i := range unknown {
-		unknown[i].Ref = storage.SeriesRef(len(v.known) + 1)
-		v.known[unknown[i].Key] = unknown[i].Ref
-	}
-	return nil
-}
-
-func (*void) Write(_ context.Context, b *arrival.Batch) (arrival.Result, error) {
-	return arrival.Result{Samples: len(b.Times)}, nil
-}
-
 const benchSeries = 10_000
 
 func benchDoors(tb testing.TB) map[string]ingest.Sink {
 	ha := ingest.HA{ClusterLabel: "cluster", ReplicaLabel: "replica", FailoverTimeout: time.Minute}
-	sink := func() *void { return &void{known: make(map[arrival.Key]storage.SeriesRef)} }
 	rules := ingest.Rules{
 		Exclude: selectors(tb, `{i=~"1..."}`), External: labels.FromStrings("dc", "east"),
 		Relabel: []*relabel.Config{rule(relabel.LabelDrop, "replica", "", "")},
 	}
 	return map[string]ingest.Sink{
-		"none":     sink(),
-		"plain":    newDoor(tb, ingest.DoorOptions{Sink: sink()}),
-		"rules":    newDoor(tb, ingest.DoorOptions{Sink: sink(), Rules: rules}),
-		"limits":   newDoor(tb, ingest.DoorOptions{Sink: sink(), SeriesMax: 1 << 20, SamplesPerSecondMax: 1e12}),
-		"replicas": newDoor(tb, ingest.DoorOptions{Sink: sink(), HA: ha, Notes: ingesttest.NewNotes()}),
-		"thin":     newDoor(tb, ingest.DoorOptions{Sink: sink(), Thin: ingest.Thin{Interval: time.Minute}, Notes: ingesttest.NewNotes()}),
+		"none":     ingesttest.NewTable(),
+		"plain":    newDoor(tb, ingest.DoorOptions{Sink: ingesttest.NewTable()}),
+		"rules":    newDoor(tb, ingest.DoorOptions{Sink: ingesttest.NewTable(), Rules: rules}),
+		"limits":   newDoor(tb, ingest.DoorOptions{Sink: ingesttest.NewTable(), SeriesMax: 1 << 20, SamplesPerSecondMax: 1e12}),
+		"replicas": newDoor(tb, ingest.DoorOptions{Sink: ingesttest.NewTable(), HA: ha, Notes: ingesttest.NewNotes()}),
+		"thin":     newDoor(tb, ingest.DoorOptions{Sink: ingesttest.NewTable(), Thin: ingest.Thin{Interval: time.Minute}, Notes: ingesttest.NewNotes()}),
 	}
 }
 

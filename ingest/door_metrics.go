@@ -8,6 +8,10 @@ import (
 
 // doorMetrics are those of one door.
 type doorMetrics struct {
+	input string
+	// gauges are those of all inputs.
+	gauges []*prometheus.GaugeVec
+
 	active       prometheus.Gauge
 	elected      *prometheus.GaugeVec
 	failovers    *prometheus.CounterVec
@@ -23,25 +27,33 @@ type doorMetrics struct {
 // newDoorMetrics registers the metrics of doors with reg, which may be nil, unless
 // another door did, and returns those of the input.
 func newDoorMetrics(reg prometheus.Registerer, input string) *doorMetrics {
+	m := &doorMetrics{input: input}
 	gauge := func(name, help string, more ...string) *prometheus.GaugeVec {
-		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, append([]string{"input"}, more...))
-		return registered(reg, v).MustCurryWith(prometheus.Labels{"input": input})
+		v := registered(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, append([]string{"input"}, more...)))
+		m.gauges = append(m.gauges, v)
+		return v.MustCurryWith(prometheus.Labels{"input": input})
 	}
 	counter := func(name, help string, more ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"input"}, more...))
 		return registered(reg, v).MustCurryWith(prometheus.Labels{"input": input})
 	}
-	return &doorMetrics{
-		active:       gauge("varve_ingest_active_series", "Series of an input in the last one to two hours, where their number is limited.").WithLabelValues(),
-		elected:      gauge("varve_ingest_replica_elected", "1 for the replica of a cluster whose samples are stored.", "cluster", "replica"),
-		failovers:    counter("varve_ingest_replica_failovers_total", "How often another replica of a cluster was elected because the one before was silent.", "cluster"),
-		buffered:     gauge("varve_ingest_replica_buffer_bytes", "What is kept of replicas that are not elected, to fill the gap of a failover.").WithLabelValues(),
-		bufferLost:   counter("varve_ingest_replica_buffer_lost_total", "Samples of replicas that are not elected for which the buffer had no room, so that a failover now would leave a gap.").WithLabelValues(),
-		thinSeries:   gauge("varve_ingest_thin_series", "Series that are thinned.").WithLabelValues(),
-		thinPoints:   counter("varve_ingest_thin_points_total", "Points that thinning wrote, those written again included.").WithLabelValues(),
-		thinRefused:  counter("varve_ingest_thin_refused_total", "Points of thinning that the archive refused, by reason, after their samples were acknowledged.", "reason"),
-		thinClosed:   gauge("varve_ingest_thin_closed_timestamp_seconds", "The last end of an interval whose points are written.").WithLabelValues(),
-		thinFailures: counter("varve_ingest_thin_failures_total", "How often the points of an interval could not be written. They are written later.").WithLabelValues(),
+	m.active = gauge("varve_ingest_active_series", "Series of an input in the last one to two hours, where their number is limited.").WithLabelValues()
+	m.elected = gauge("varve_ingest_replica_elected", "1 for the replica of a cluster whose samples are stored.", "cluster", "replica")
+	m.failovers = counter("varve_ingest_replica_failovers_total", "How often another replica of a cluster was elected because the one before was silent.", "cluster")
+	m.buffered = gauge("varve_ingest_replica_buffer_bytes", "What is kept of replicas that are not elected, to fill the gap of a failover.").WithLabelValues()
+	m.bufferLost = counter("varve_ingest_replica_buffer_lost_total", "Samples of replicas that are not elected for which the buffer had no room, so that a failover now would leave a gap.").WithLabelValues()
+	m.thinSeries = gauge("varve_ingest_thin_series", "Series that are thinned.").WithLabelValues()
+	m.thinPoints = counter("varve_ingest_thin_points_total", "Points that thinning wrote, those written again included.").WithLabelValues()
+	m.thinRefused = counter("varve_ingest_thin_refused_total", "Points of thinning that the archive refused, by reason, after their samples were acknowledged.", "reason")
+	m.thinClosed = gauge("varve_ingest_thin_closed_timestamp_seconds", "The last end of an interval whose points are written.").WithLabelValues()
+	m.thinFailures = counter("varve_ingest_thin_failures_total", "How often the points of an interval could not be written. They are written later.").WithLabelValues()
+	return m
+}
+
+// forget removes what says how the input is at the moment. What it counted stays.
+func (m *doorMetrics) forget() {
+	for _, v := range m.gauges {
+		v.DeletePartialMatch(prometheus.Labels{"input": m.input})
 	}
 }
 

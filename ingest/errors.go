@@ -37,6 +37,11 @@ func (*RateLimited) Error() string { return "more samples a second than this inp
 // defaultRetryAfter is the wait after trouble that says nothing about its length.
 const defaultRetryAfter = 5 * time.Second
 
+// ComesAgain says whether an HTTP status tells a sender to bring the same request again.
+func ComesAgain(code int) bool {
+	return code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests
+}
+
 // Status returns the HTTP status of a request that ended in err, and for 429 and
 // 503 how long its sender should wait.
 func Status(err error) (code int, retryAfter time.Duration) {

@@ -70,6 +70,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 // For returns the metrics under the name of an input.
 func (m *Metrics) For(input string) *Metrics { return &Metrics{vectors: m.vectors, input: input} }
 
+// Forget removes what says how the input is at the moment, once it has ended. What it counted stays.
+func (m *Metrics) Forget() { m.inFlight.DeletePartialMatch(prometheus.Labels{"input": m.input}) }
+
 // Meter returns the counters of one protocol.
 func (m *Metrics) Meter(protocol string) *Meter {
 	t := &Meter{

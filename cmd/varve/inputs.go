@@ -41,9 +41,17 @@ type inputs struct {
 	// api is what stands in front of endpoints; set before begin.
 	api *api.API
 
-	mu      sync.Mutex // held while inputs begin and end
+	// quit is over when the inputs are to end for good.
+	quit    context.Context
+	endQuit context.CancelFunc
+
+	mu      sync.Mutex // held while inputs begin and end, which takes time
 	running map[string]*input
+	// stalled are those that did not end in time. No other of the name begins before they have: both would write notes.
+	stalled map[string]*input
 	ended   bool
+	// shown is what running was when it changed last, by name: who asks doesn't wait for mu.
+	shown atomic.Pointer[[]*input]
 	// endpoints are those on the server's own address, by path.
 	endpoints atomic.Pointer[map[string]api.Endpoint]
 }
@@ -51,6 +59,8 @@ type inputs struct {
 // input is one of them.
 type input struct {
 	name string
+	// told is what of the status never changes.
+	told inputStatus
 	// conf is guarded by the mu of inputs: a scraper's targets change while it runs.
 	conf config.Input
 	door *ingest.Door
@@ -70,7 +80,10 @@ type input struct {
 	cancel    context.CancelFunc
 	running   sync.WaitGroup
 	failure   atomic.Pointer[error]
-	lease     lease
+	ending    atomic.Bool
+	// gone is closed when it has ended and writes nothing any more.
+	gone  chan struct{}
+	lease lease
 }
 
 // Endpoint implements api.Inputs.
@@ -95,19 +108,13 @@ type inputStatus struct {
 	Detail  any      `json:"detail,omitempty"`
 }
 
-// InputsStatus implements api.Inputs.
+// InputsStatus implements api.Inputs. It waits for nobody.
 func (i *inputs) InputsStatus() (any, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
 	all := []inputStatus{}
-	for _, name := range slices.Sorted(maps.Keys(i.running)) {
-		in := i.running[name]
-		st := inputStatus{Name: name, Kind: in.conf.Kind(), Address: in.address, State: "running"}
-		for _, e := range in.endpoints {
-			st.Paths = append(st.Paths, in.conf.Path+e.Path)
-		}
-		if in.conf.Fingerprint == fingerprintLeaving {
-			st.State = "leaving"
+	for _, in := range i.list() {
+		st := in.told
+		if in.ending.Load() {
+			st.State = "ending"
 		}
 		if in.status != nil {
 			st.Detail = in.status()
@@ -120,12 +127,41 @@ func (i *inputs) InputsStatus() (any, error) {
 	return all, nil
 }
 
+// list returns the inputs by name, those too that are being ended.
+func (i *inputs) list() []*input {
+	if shown := i.shown.Load(); shown != nil {
+		return *shown
+	}
+	return nil
+}
+
+// show makes the inputs that are there those that are listed. Called with mu held.
+func (i *inputs) show() {
+	var all []*input
+	for _, name := range slices.Sorted(maps.Keys(i.running)) {
+		all = append(all, i.running[name])
+	}
+	i.shown.Store(&all)
+}
+
+// tell is the status of an input as it begins.
+func (in *input) tell() {
+	in.told = inputStatus{Name: in.name, Kind: in.conf.Kind(), Address: in.address, State: "running"}
+	for _, e := range in.endpoints {
+		in.told.Paths = append(in.told.Paths, in.conf.Path+e.Path)
+	}
+	if in.conf.Fingerprint == fingerprintLeaving {
+		in.told.State = "leaving"
+	}
+}
+
 // newInputs returns inputs that have not begun.
 func (s *server) newInputs(a *archive.Archive) *inputs {
 	i := &inputs{
-		s: s, archive: a, arrivals: ingest.NewMetrics(s.registry), limits: ingestLimits(s.o.config), running: map[string]*input{},
+		s: s, archive: a, arrivals: ingest.NewMetrics(s.registry), limits: ingestLimits(s.o.config), running: map[string]*input{}, stalled: map[string]*input{},
 		udp: influxdb.NewUDPMetrics(s.registry), nats: nats.NewMetrics(s.registry),
 	}
+	i.quit, i.endQuit = context.WithCancel(context.Background())
 	if perSecond := s.o.config.Ingest.MaxSamplesPerSecond; perSecond > 0 {
 		i.pace = ingest.NewPace(perSecond, 0)
 	}
@@ -140,7 +176,7 @@ const fingerprintLeaving = "leaving"
 
 // leaving returns the inputs that are configured no more and have notes. What thinning took and acknowledged is in them until
 // it is written, which a door without rules does; what else there is is removed.
-func (i *inputs) leaving(wanted map[string]config.Input) ([]config.Input, error) {
+func (i *inputs) leaving(ctx context.Context, wanted map[string]config.Input) ([]config.Input, error) {
 	var all []config.Input
 	var gone []ingest.Note
 	err := i.archive.EachNote("", func(name string, _ []byte) error {
@@ -155,7 +191,7 @@ func (i *inputs) leaving(wanted map[string]config.Input) ([]config.Input, error)
 		return nil
 	})
 	if err == nil && len(gone) > 0 {
-		err = i.archive.SaveNotes(context.Background(), gone, false)
+		err = i.archive.SaveNotes(ctx, gone, false)
 	}
 	return all, err
 }
@@ -200,10 +236,10 @@ func (i *inputs) apply(conf *config.Config) error {
 		delete(i.running, name)
 	}
 	// Requests to those that leave are told to come back until what is wanted is there.
-	ctx, cancel := context.WithTimeout(context.Background(), inputEndTimeout)
+	ctx, cancel := context.WithTimeout(i.quit, inputEndTimeout)
 	defer cancel()
-	endAll(ctx, i.s, leaving)
-	left, err := i.leaving(wanted)
+	i.endAll(ctx, leaving)
+	left, err := i.leaving(ctx, wanted)
 	if err != nil {
 		i.s.o.logger.Warn("Notes of inputs that are configured no more could not be looked after.", "err", err)
 	}
@@ -214,17 +250,18 @@ func (i *inputs) apply(conf *config.Config) error {
 		if i.running[name] != nil {
 			continue
 		}
-		in, err := i.start(wanted[name])
+		in, err := i.startAlone(wanted[name])
 		if err != nil {
 			err = fmt.Errorf("input %q: %w", name, err)
 			i.s.o.logger.Error("An input did not begin.", "input", name, "err", err)
 			errs = append(errs, err)
-			failed := &input{name: name, conf: wanted[name], endpoints: refusing(wanted[name])}
-			failed.failure.Store(&err)
-			in = failed
+			in = &input{name: name, conf: wanted[name], endpoints: refusing(wanted[name])}
+			in.tell()
+			in.failure.Store(&err)
 		}
 		i.running[name] = in
 	}
+	i.show()
 	i.route()
 	return errors.Join(errs...)
 }
@@ -264,9 +301,6 @@ func (i *inputs) checkPaths(in *input) error {
 func shareWrite(a, b string) bool {
 	return a == "remote_write" && b == "influxdb" || a == "influxdb" && b == "remote_write"
 }
-
-// inputEndTimeout bounds the wait for an input that is reconfigured: its requests, and what it has received otherwise.
-const inputEndTimeout = 20 * time.Second
 
 // route makes the table of endpoints on the server's own address.
 func (i *inputs) route() {
@@ -316,7 +350,7 @@ func eitherWrite(e, other api.Endpoint, kind string) api.Endpoint {
 
 // start begins an input.
 func (i *inputs) start(conf config.Input) (_ *input, err error) {
-	in := &input{name: conf.Name, conf: conf, lease: lease{from: i.s.registry}}
+	in := &input{name: conf.Name, conf: conf, gone: make(chan struct{}), lease: lease{from: i.s.registry}}
 	defer func() {
 		if err != nil {
 			in.lease.end()
@@ -345,6 +379,7 @@ func (i *inputs) start(conf config.Input) (_ *input, err error) {
 			return nil, err
 		}
 	}
+	in.tell()
 	ctx, cancel := context.WithCancel(context.Background())
 	in.cancel = cancel
 	for _, task := range append(in.tasks, in.door.Run) {
@@ -464,51 +499,6 @@ func inputPolicy(conf *config.Input) (*access.Policy, error) {
 	return newPolicy(c)
 }
 
-// endAll ends inputs, all at once. What is not done when ctx ends is cut off.
-func endAll(ctx context.Context, s *server, leaving []*input) {
-	var wait sync.WaitGroup
-	for _, in := range leaving {
-		wait.Go(func() { in.end(ctx, s) })
-	}
-	wait.Wait()
-}
-
-// end stops taking requests, waits for those that are open, then for what the input does beside them. Requests that are open still
-// write nothing any more.
-func (in *input) end(ctx context.Context, s *server) {
-	if in.cancel == nil {
-		return // It never began.
-	}
-	if in.web != nil {
-		if err := in.web.Shutdown(ctx); err != nil {
-			s.o.logger.Warn("Some requests to an input were cut off.", "input", in.name, "err", errors.Join(err, in.web.Close()))
-		}
-	}
-	idle := make(chan struct{})
-	go func() {
-		in.answering.Lock()
-		close(idle)
-	}()
-	select {
-	case <-idle:
-	case <-ctx.Done():
-		s.o.logger.Warn("An input ends while some of its requests are open.", "input", in.name)
-	}
-	in.cancel()
-	in.running.Wait()
-	in.door.Close()
-	in.lease.end()
-}
-
-// stop ends all inputs for good.
-func (i *inputs) stop(ctx context.Context) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.ended = true
-	endAll(ctx, i.s, slices.Collect(maps.Values(i.running)))
-	clear(i.running)
-}
-
 // targets are what is scraped: by the inputs, and of the server itself.
 type targets struct {
 	self   scrape.Retriever
@@ -516,12 +506,10 @@ type targets struct {
 }
 
 func (t targets) all() scrape.Merged {
-	t.inputs.mu.Lock()
-	defer t.inputs.mu.Unlock()
 	merged := scrape.Merged{t.self}
-	for _, name := range slices.Sorted(maps.Keys(t.inputs.running)) {
-		if s := t.inputs.running[name].scraper; s != nil {
-			merged = append(merged, s.Targets())
+	for _, in := range t.inputs.list() {
+		if in.scraper != nil {
+			merged = append(merged, in.scraper.Targets())
 		}
 	}
 	return merged

@@ -17,6 +17,7 @@ import (
 	"varve/archive"
 	"varve/forward"
 	"varve/forward/influxdb"
+	"varve/internal/gate/peers"
 	"varve/internal/gate/server"
 	"varve/internal/testkit"
 )
@@ -31,24 +32,24 @@ func TestArchiveToInfluxd(t *testing.T) {
 		// lossy tells that some may be lost on the way, which nobody hears of.
 		lossy bool
 	}{
-		"1.6": {influx16, func(web, _ string) influxdb.Options {
+		"1.6": {peers.InfluxDB16, func(web, _ string) influxdb.Options {
 			return influxdb.Options{URL: web, Database: "metrics", Gzip: true}
 		}, false},
-		"2": {influx18, func(web, _ string) influxdb.Options {
+		"2": {peers.InfluxDB18, func(web, _ string) influxdb.Options {
 			return influxdb.Options{Protocol: influxdb.V2, URL: web, Bucket: "metrics", Gzip: true}
 		}, false},
-		"UDP": {influx16, func(_, udp string) influxdb.Options {
+		"UDP": {peers.InfluxDB16, func(_, udp string) influxdb.Options {
 			return influxdb.Options{Protocol: influxdb.UDP, URL: "udp://" + udp, DatagramBytesMax: 1200}
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			influx, udp := startInflux(t, c.binary(t))
-			archiveToInfluxd(t, influx, c.options(influx.URL(""), udp), c.lossy)
+			influx := startInflux(t, c.binary(t))
+			archiveToInfluxd(t, influx, c.options(influx.URL(""), influx.UDP), c.lossy)
 		})
 	}
 }
 
-func archiveToInfluxd(t *testing.T, influx *server.Server, o influxdb.Options, lossy bool) {
+func archiveToInfluxd(t *testing.T, influx *peers.InfluxDB, o influxdb.Options, lossy bool) {
 	ao := testkit.Options()
 	var now atomic.Int64
 	now.Store(start)

@@ -17,6 +17,7 @@ import (
 	"varve/forward"
 	"varve/forward/influxdb"
 	"varve/forward/lineprotocol"
+	"varve/internal/gate/peers"
 	"varve/internal/gate/server"
 )
 
@@ -38,15 +39,15 @@ func TestInfluxd(t *testing.T) {
 		binary func(testing.TB) string
 		o      influxdb.Options
 	}{
-		"1.6":           {influx16, influxdb.Options{Database: "metrics"}},
-		"1.6 gzip ms":   {influx16, influxdb.Options{Database: "metrics", Gzip: true, Precision: lineprotocol.Milliseconds, RetentionPolicy: "autogen", Consistency: "one"}},
-		"1.6 us":        {influx16, influxdb.Options{Database: "metrics", Precision: lineprotocol.Microseconds}},
-		"1.6 s u p":     {influx16, influxdb.Options{Database: "metrics", Precision: lineprotocol.Seconds, User: "u", Password: "p"}},
-		"1.8 v2":        {influx18, influxdb.Options{Protocol: influxdb.V2, Org: "o", Bucket: "metrics", Token: "u:p"}},
-		"1.8 v2 gzip u": {influx18, influxdb.Options{Protocol: influxdb.V2, Bucket: "metrics/autogen", Gzip: true, Precision: lineprotocol.Microseconds}},
+		"1.6":           {peers.InfluxDB16, influxdb.Options{Database: "metrics"}},
+		"1.6 gzip ms":   {peers.InfluxDB16, influxdb.Options{Database: "metrics", Gzip: true, Precision: lineprotocol.Milliseconds, RetentionPolicy: "autogen", Consistency: "one"}},
+		"1.6 us":        {peers.InfluxDB16, influxdb.Options{Database: "metrics", Precision: lineprotocol.Microseconds}},
+		"1.6 s u p":     {peers.InfluxDB16, influxdb.Options{Database: "metrics", Precision: lineprotocol.Seconds, User: "u", Password: "p"}},
+		"1.8 v2":        {peers.InfluxDB18, influxdb.Options{Protocol: influxdb.V2, Org: "o", Bucket: "metrics", Token: "u:p"}},
+		"1.8 v2 gzip u": {peers.InfluxDB18, influxdb.Options{Protocol: influxdb.V2, Bucket: "metrics/autogen", Gzip: true, Precision: lineprotocol.Microseconds}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			influx, _ := startInflux(t, version.binary(t))
+			influx := startInflux(t, version.binary(t))
 			version.o.URL = influx.URL("")
 			s := newSender(t, version.o)
 			b := strange(t, s)
@@ -63,7 +64,7 @@ func TestInfluxd(t *testing.T) {
 
 // Tags that the target keeps for itself, and backslashes and newlines that the protocol can't hold, are written as what comes closest.
 func TestInfluxdReserved(t *testing.T) {
-	influx, _ := startInflux(t, influx16(t))
+	influx := startInflux(t, peers.InfluxDB16(t))
 	s := newSender(t, influxdb.Options{URL: influx.URL("/"), Database: "metrics"})
 	_, err := s.Send(t.Context(), &forward.Batch{Series: []forward.Series{
 		series(t, s, labels.FromStrings("__name__", "#m", "time", "noon", "_field", "f"), 1),
@@ -75,8 +76,8 @@ func TestInfluxdReserved(t *testing.T) {
 
 // Datagrams carry as many lines as fit, and what arrives is the same.
 func TestInfluxdUDP(t *testing.T) {
-	influx, udp := startInflux(t, influx16(t))
-	s := newSender(t, influxdb.Options{Protocol: influxdb.UDP, URL: "udp://" + udp, DatagramBytesMax: 200})
+	influx := startInflux(t, peers.InfluxDB16(t))
+	s := newSender(t, influxdb.Options{Protocol: influxdb.UDP, URL: "udp://" + influx.UDP, DatagramBytesMax: 200})
 	b := strange(t, s)
 	long := series(t, s, labels.FromStrings("__name__", "long", "l", strings.Repeat("x", 300)), 1, 2)
 	tooLong := series(t, s, labels.FromStrings("__name__", "too_long", "l", strings.Repeat("x", 66000)), 1)
@@ -96,10 +97,10 @@ func TestInfluxdUDP(t *testing.T) {
 
 // A field that has another type at the target, points older than the retention, and both at once: the rest is stored, and just those are refused.
 func TestInfluxdPartialWrites(t *testing.T) {
-	for name, binary := range map[string]func(testing.TB) string{"1.6": influx16, "1.8": influx18} {
+	for name, binary := range map[string]func(testing.TB) string{"1.6": peers.InfluxDB16, "1.8": peers.InfluxDB18} {
 		t.Run(name, func(t *testing.T) {
-			influx, _ := startInflux(t, binary(t))
-			ask(t, influx, `CREATE RETENTION POLICY short ON metrics DURATION 24h REPLICATION 1`)
+			influx := startInflux(t, binary(t))
+			influx.Query(t, "metrics", `CREATE RETENTION POLICY short ON metrics DURATION 24h REPLICATION 1`)
 			now := time.Now().Truncate(time.Second).UnixMilli()
 			s := newSender(t, influxdb.Options{URL: influx.URL(""), Database: "metrics", RetentionPolicy: "short"})
 			// An integer, which only others write.
@@ -128,7 +129,7 @@ func TestInfluxdPartialWrites(t *testing.T) {
 				}
 			}
 			require.ElementsMatch(t, [][2]int{{0, 0}, {1, 0}, {1, 1}, {2, 1}}, refused)
-			rows := ask(t, influx, `SELECT value FROM short.good`)
+			rows := influx.Query(t, "metrics", `SELECT value FROM short.good`)
 			require.Len(t, rows[0].Values, 2)
 		})
 	}
@@ -136,7 +137,7 @@ func TestInfluxdPartialWrites(t *testing.T) {
 
 // A route's rows arrive, and of a row with one field of another type the other fields do.
 func TestInfluxdRouted(t *testing.T) {
-	influx, _ := startInflux(t, influx16(t))
+	influx := startInflux(t, peers.InfluxDB16(t))
 	s := newSender(t, influxdb.Options{URL: influx.URL(""), Database: "metrics", Histograms: lineprotocol.CountAndSum,
 		Route: &lineprotocol.Route{MeasurementLabel: "prefix", DefaultMeasurement: "rest", DropLabels: []string{"unit"}}})
 	status, body := postLines(t, influx.URL("/write?db=metrics&precision=ms"), "tank,system=heros a_raw_value=1i 1700000000000\n")
@@ -159,13 +160,13 @@ func TestInfluxdRouted(t *testing.T) {
 	two := float64(2)
 	require.Equal(t, map[string][]sample{"tank,system=heros": {{start * 1_000_000, math.Float64bits(1)}, {(start + 1000) * 1_000_000, math.Float64bits(two)}}}, stored(t, influx, "a_inbound"))
 	require.Equal(t, map[string][]sample{"tank,system=heros": {{start * 1_000_000, math.Float64bits(3)}}}, stored(t, influx, "a_value"))
-	rest := ask(t, influx, `SELECT up, lat_count, lat_sum FROM rest`)
+	rest := influx.Query(t, "metrics", `SELECT up, lat_count, lat_sum FROM rest`)
 	require.Equal(t, "[1700000000000000000 1 3 4.5]", formatted(rest[0].Values[0]))
 }
 
 // A database or policy that isn't there stops the output, and says so.
 func TestInfluxdBlocked(t *testing.T) {
-	influx, _ := startInflux(t, influx16(t))
+	influx := startInflux(t, peers.InfluxDB16(t))
 	for _, c := range []struct {
 		o    influxdb.Options
 		said string

@@ -1,19 +1,10 @@
 package influxdb_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
-	"net/http"
-	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/common/config"
 	"github.com/prometheus/prometheus/model/labels"
@@ -22,7 +13,7 @@ import (
 
 	"varve/forward"
 	"varve/forward/influxdb"
-	"varve/internal/gate/server"
+	"varve/internal/gate/peers"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -52,97 +43,12 @@ func series(t testing.TB, s forward.Sender, ls labels.Labels, values ...float64)
 	return out
 }
 
-// influx18 is InfluxDB 1.8, which peers/build.sh leaves in the cache.
-func influx18(t testing.TB) string {
+// startInflux starts an InfluxDB with the database metrics.
+func startInflux(t testing.TB, binary string) *peers.InfluxDB {
 	t.Helper()
-	if path := os.Getenv("INFLUXD1_8"); path != "" {
-		return path
-	}
-	return server.Peer(t, "influxd-1.8.")
-}
-
-// influx16 is Debian's.
-func influx16(t testing.TB) string {
-	t.Helper()
-	path, err := exec.LookPath("influxd")
-	if err != nil {
-		server.Lacking(t, "no influxd in PATH: apt-get install influxdb")
-	}
-	return path
-}
-
-// startInflux starts an InfluxDB with the database metrics, and a UDP service for it.
-func startInflux(t testing.TB, binary string) (s *server.Server, udp string) {
-	t.Helper()
-	dir := t.TempDir()
-	address, err := server.FreeAddress()
-	require.NoError(t, err)
-	rpc, err := server.FreeAddress()
-	require.NoError(t, err)
-	udp, err = server.FreeAddress()
-	require.NoError(t, err)
-	file := filepath.Join(dir, "influxdb.conf")
-	require.NoError(t, os.WriteFile(file, []byte(fmt.Sprintf(`reporting-disabled = true
-bind-address = %q
-[meta]
-  dir = %q
-[data]
-  dir = %q
-  wal-dir = %q
-[monitor]
-  store-enabled = false
-[http]
-  bind-address = %q
-[[udp]]
-  enabled = true
-  bind-address = %q
-  database = "metrics"
-  batch-size = 100
-  batch-timeout = "50ms"
-`, rpc, dir+"/meta", dir+"/data", dir+"/wal", address, udp)), 0o600))
-	s, err = server.Start(server.Options{Binary: binary, Args: []string{"run", "-config", file}, Address: address})
-	require.NoError(t, err)
-	t.Cleanup(s.Kill)
-	t.Cleanup(http.DefaultClient.CloseIdleConnections)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	require.NoError(t, s.WaitListening(ctx))
-	ask(t, s, "CREATE DATABASE metrics")
-	return s, udp
-}
-
-// row is a series in an answer of InfluxDB.
-type row struct {
-	Name    string            `json:"name"`
-	Tags    map[string]string `json:"tags"`
-	Columns []string          `json:"columns"`
-	Values  [][]any           `json:"values"`
-}
-
-// ask runs a query and returns its rows.
-func ask(t testing.TB, s *server.Server, query string) []row {
-	t.Helper()
-	form := url.Values{"q": {query}, "db": {"metrics"}, "epoch": {"ns"}}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL("/query"), strings.NewReader(form.Encode()))
-	require.NoError(t, err)
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	resp, err := http.DefaultClient.Do(r)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	require.Equal(t, 200, resp.StatusCode, string(body))
-	var answer struct {
-		Results []struct {
-			Error  string `json:"error"`
-			Series []row  `json:"series"`
-		} `json:"results"`
-	}
-	d := json.NewDecoder(strings.NewReader(string(body)))
-	d.UseNumber()
-	require.NoError(t, d.Decode(&answer), string(body))
-	require.Empty(t, answer.Results[0].Error)
-	return answer.Results[0].Series
+	influx := peers.StartInfluxDB(t, binary)
+	influx.Query(t, "metrics", "CREATE DATABASE metrics")
+	return influx
 }
 
 // sample is a field's value at the target, with the bits of the float.
@@ -152,10 +58,10 @@ type sample struct {
 }
 
 // stored reads all samples of the field of every measurement back, by measurement and tags.
-func stored(t testing.TB, s *server.Server, field string) map[string][]sample {
+func stored(t testing.TB, s *peers.InfluxDB, field string) map[string][]sample {
 	t.Helper()
 	out := map[string][]sample{}
-	for _, r := range ask(t, s, fmt.Sprintf(`SELECT %q FROM /.*/ GROUP BY *`, field)) {
+	for _, r := range s.Query(t, "metrics", fmt.Sprintf(`SELECT %q FROM /.*/ GROUP BY *`, field)) {
 		key := r.Name
 		tags := labels.FromMap(r.Tags)
 		tags.Range(func(l labels.Label) {

@@ -3,8 +3,6 @@ package nats_test
 import (
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
 	"strconv"
 	"sync"
 	"testing"
@@ -16,6 +14,7 @@ import (
 
 	"varve/forward"
 	"varve/forward/nats"
+	"varve/internal/gate/peers"
 	"varve/internal/gate/server"
 )
 
@@ -192,37 +191,11 @@ func TestClosed(t *testing.T) {
 	require.Equal(t, "retry", class(err), err)
 }
 
-// debianServer is Debian's nats-server. Its folder is not in everybody's PATH.
-func debianServer(t *testing.T) string {
-	t.Helper()
-	if path, err := exec.LookPath("nats-server"); err == nil {
-		return path
-	}
-	const sbin = "/usr/sbin/nats-server"
-	if _, err := os.Stat(sbin); err != nil {
-		server.Lacking(t, "no nats-server in PATH: apt-get install nats-server")
-	}
-	return sbin
-}
-
 // TestDebian shows with Debian's server, which is three years older than the client, that a kill -9 in the midst loses nothing that was
 // acknowledged while the machine stays up, and that a batch sent again is stored once.
 func TestDebian(t *testing.T) {
-	binary, dir := debianServer(t), t.TempDir()
-	address, err := server.FreeAddress()
-	require.NoError(t, err)
-	host, port, err := net.SplitHostPort(address)
-	require.NoError(t, err)
-	begin := func() *server.Server {
-		t.Helper()
-		one, err := server.Start(server.Options{Binary: binary, Address: address, Args: []string{"-a", host, "-p", port, "-js", "-sd", dir}})
-		require.NoError(t, err)
-		t.Cleanup(one.Kill)
-		require.NoError(t, one.WaitListening(t.Context()))
-		return one
-	}
-	one := begin()
-	s := newSender(t, address)
+	one := peers.StartNATS(t)
+	s := newSender(t, one.Address)
 	want := content{}
 	for i := range 30 {
 		b := prepare(t, s, plain(fmt.Sprintf("inc-%d-%d-0", i, i), 50))
@@ -230,8 +203,7 @@ func TestDebian(t *testing.T) {
 			b.Series[j].Floats[0].TimeMillis += int64(i) * 1000
 		}
 		if i%10 == 9 {
-			one.Kill()
-			one = begin()
+			one.Restart()
 		}
 		deliver(t, s, b)
 		deliver(t, s, b)
@@ -239,5 +211,5 @@ func TestDebian(t *testing.T) {
 			want[key] = append(want[key], what...)
 		}
 	}
-	require.Equal(t, want, decoded(t, stored(t, address)))
+	require.Equal(t, want, decoded(t, stored(t, one.Address)))
 }

@@ -17,23 +17,24 @@ import (
 	"varve/archive"
 	"varve/forward"
 	"varve/forward/opentsdb"
+	"varve/internal/gate/peers"
 	"varve/internal/gate/server"
 	"varve/internal/testkit"
 )
 
 // What an archive holds, before the output begins, while it sends and while it is stopped, is at VictoriaMetrics sample by sample.
 func TestArchiveToVictoriaMetrics(t *testing.T) {
-	vm, web, telnet := victoria(t)
+	vm := peers.StartVictoria(t)
 	t.Run("HTTP", func(t *testing.T) {
-		archiveToVictoriaMetrics(t, vm, opentsdb.Options{URL: "http://" + web, Milliseconds: true}, "web")
+		archiveToVictoriaMetrics(t, vm, opentsdb.Options{URL: "http://" + vm.OpenTSDB, Milliseconds: true}, "web")
 	})
 	t.Run("telnet", func(t *testing.T) {
-		archiveToVictoriaMetrics(t, vm, opentsdb.Options{Protocol: opentsdb.Telnet, URL: telnet}, "telnet")
+		archiveToVictoriaMetrics(t, vm, opentsdb.Options{Protocol: opentsdb.Telnet, URL: vm.Telnet}, "telnet")
 	})
 }
 
 // archiveToVictoriaMetrics sends as the options have it and reads back what has the job.
-func archiveToVictoriaMetrics(t *testing.T, vm *server.Server, to opentsdb.Options, job string) {
+func archiveToVictoriaMetrics(t *testing.T, vm *peers.Victoria, to opentsdb.Options, job string) {
 	o := testkit.Options()
 	var now atomic.Int64
 	now.Store(time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC).UnixMilli())

@@ -11,6 +11,9 @@ import (
 type encoder struct {
 	refs []ref
 	out  forward.Outcome
+	// Of lines: where the shortest is, and how long the longest is.
+	shortest     [2]int
+	longestBytes int
 }
 
 // ref is a float sample of a batch.
@@ -79,12 +82,18 @@ func (e *encoder) json(body []byte, b *forward.Batch, o *Options) []byte {
 
 // lines appends the points as put lines.
 func (e *encoder) lines(body []byte, b *forward.Batch, o *Options) []byte {
+	e.shortest, e.longestBytes = [2]int{}, 0
 	e.encode(b, o, func(f *form, t int64, v float64) {
+		from := len(body)
 		body = append(body, f.head...)
 		body = strconv.AppendInt(body, t, 10)
 		body = append(body, ' ')
 		body = lineprotocol.AppendValue(body, v)
 		body = append(body, f.tail...)
+		if size := len(body) - from; e.longestBytes == 0 || size < e.shortest[1]-e.shortest[0] {
+			e.shortest = [2]int{from, len(body)}
+		}
+		e.longestBytes = max(e.longestBytes, len(body)-from)
 	})
 	return body
 }

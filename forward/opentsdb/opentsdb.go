@@ -33,6 +33,11 @@ type Sender struct {
 
 	encoders              sync.Pool
 	seriesCut, labelsLost atomic.Uint64
+
+	// Over telnet:
+	greeting greeting
+	// takenBytes is the longest line that the server takes, as far as that was seen.
+	takenBytes atomic.Int64
 }
 
 // New makes a sender. No connection is made.

@@ -21,7 +21,8 @@ const (
 	// Telnet is lines of "put METRIC TIME VALUE TAG=VALUE..." over TCP, a connection a batch: the end of the batch is the end of what is sent,
 	// and a batch counts as taken when the server has read all and closed its side without a word. So a
 	// batch cut off by the network is sent again: at least once between here and the server's memory. What the server fails to store later is lost:
-	// it has no way to tell. Lines that it refuses it names by a text without the line, so that the core cuts the batch until it is found.
+	// it has no way to tell. Lines that it refuses it names by a text without the line, or it hangs up on them, so that the core cuts the batch
+	// until it is found.
 	Telnet
 )
 

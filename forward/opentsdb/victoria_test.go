@@ -2,11 +2,7 @@ package opentsdb_test
 
 import (
 	"context"
-	"encoding/json"
-	"net/http"
-	"os/exec"
 	"reflect"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,52 +11,17 @@ import (
 
 	"varve/forward"
 	"varve/forward/opentsdb"
+	"varve/internal/gate/peers"
 	"varve/internal/gate/server"
 )
 
-// victoria starts Debian's VictoriaMetrics with its two OpenTSDB listeners.
-func victoria(t *testing.T) (s *server.Server, http, telnet string) {
-	t.Helper()
-	path, err := exec.LookPath("victoria-metrics")
-	if err != nil {
-		server.Lacking(t, "no victoria-metrics in PATH: apt-get install victoria-metrics")
-	}
-	var addresses [3]string
-	for i := range addresses {
-		addresses[i], err = server.FreeAddress()
-		require.NoError(t, err)
-	}
-	s, err = server.Start(server.Options{Binary: path, Address: addresses[0], ReadyPath: "/health", Args: []string{
-		"-httpListenAddr=" + addresses[0], "-opentsdbHTTPListenAddr=" + addresses[1], "-opentsdbListenAddr=" + addresses[2],
-		"-storageDataPath=" + t.TempDir(), "-retentionPeriod=100y", "-search.latencyOffset=0s",
-	}})
-	require.NoError(t, err)
-	t.Cleanup(s.Kill)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	require.NoError(t, s.WaitReady(ctx))
-	return s, addresses[1], addresses[2]
-}
-
 // exported reads all samples back, by the labels that the names of OpenTSDB stand for.
-func exported(t *testing.T, s *server.Server) map[string][]forward.Float {
+func exported(t *testing.T, vm *peers.Victoria) map[string][]forward.Float {
 	t.Helper()
-	ctx := t.Context()
-	_, _, err := server.Get(ctx, s.URL("/internal/force_flush"))
-	require.NoError(t, err)
-	status, body, err := server.Get(ctx, s.URL("/api/v1/export?match[]={__name__!=%22%22}&start=0"))
-	http.DefaultClient.CloseIdleConnections()
-	require.NoError(t, err)
-	require.Equal(t, 200, status)
 	out := map[string][]forward.Float{}
-	for line := range strings.Lines(string(body)) {
-		var series struct {
-			Metric     map[string]string `json:"metric"`
-			Values     []float64         `json:"values"`
-			Timestamps []int64           `json:"timestamps"`
-		}
-		require.NoError(t, json.Unmarshal([]byte(line), &series), line)
+	for _, series := range vm.Exported(t) {
 		text := map[string]string{}
+		var err error
 		for name, v := range series.Metric {
 			if name != "__name__" {
 				name, err = opentsdb.Name(name)
@@ -86,10 +47,10 @@ func TestVictoriaMetrics(t *testing.T) {
 		"telnet seconds":    {Protocol: opentsdb.Telnet},
 	} {
 		t.Run(name, func(t *testing.T) {
-			vm, web, telnet := victoria(t)
-			o.URL = "http://" + web
+			vm := peers.StartVictoria(t)
+			o.URL = "http://" + vm.OpenTSDB
 			if o.Protocol == opentsdb.Telnet {
-				o.URL = telnet
+				o.URL = vm.Telnet
 			}
 			s := newSender(t, o)
 			b := &forward.Batch{Series: []forward.Series{

@@ -2,57 +2,18 @@ package influxdb_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"sync"
 	"testing"
 
-	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
 
-	"varve/arrival"
 	"varve/ingest"
 	"varve/ingest/influxdb"
+	"varve/ingest/ingesttest"
 )
-
-// tableSink knows series by key and stores nothing.
-type tableSink struct {
-	mu   sync.RWMutex // guards refs
-	refs map[arrival.Key]storage.SeriesRef
-}
-
-func newTableSink() *tableSink { return &tableSink{refs: make(map[arrival.Key]storage.SeriesRef)} }
-
-func (*tableSink) Seed() arrival.Seed { return 0x5eed }
-
-func (s *tableSink) Lookup(rows []arrival.Row) int {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	missing := 0
-	for i := range rows {
-		if rows[i].Ref = s.refs[rows[i].Key]; rows[i].Ref == 0 {
-			missing++
-		}
-	}
-	return missing
-}
-
-func (s *tableSink) Resolve(_ context.Context, unknown []arrival.Unknown) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range unknown {
-		unknown[i].Ref = storage.SeriesRef(len(s.refs) + 1)
-		s.refs[unknown[i].Key] = unknown[i].Ref
-	}
-	return nil
-}
-
-func (*tableSink) Write(_ context.Context, b *arrival.Batch) (arrival.Result, error) {
-	return arrival.Result{Samples: len(b.Times)}, nil
-}
 
 // cpuLines is a body of lines as the time series benchmark suite has them: ten tags, ten fields.
 func cpuLines(first, lines int) []byte {
@@ -109,7 +70,7 @@ func BenchmarkWrite(b *testing.B) {
 		fieldsPerLine int
 	}{{"cpu", cpuLines, 10}, {"short", shortLines, 1}} {
 		b.Run(c.name, func(b *testing.B) {
-			in := newInput(newTableSink(), influxdb.Options{})
+			in := newInput(ingesttest.NewTable(), influxdb.Options{})
 			h := in.Write()
 			var bodies [][]byte
 			for i := 0; i < 100_000/c.fieldsPerLine; i += linesPerRequest {
@@ -147,7 +108,7 @@ func TestNoAllocations(t *testing.T) {
 	for name, body := range map[string]func(first, lines int) []byte{"cpu": cpuLines, "short": shortLines} {
 		for _, lines := range []int{100, 1000} {
 			t.Run(fmt.Sprint(name, lines), func(t *testing.T) {
-				h := influxdb.New(newTableSink(), ingest.Limits{}, ingest.NewMetrics(nil), discard, fixedNow, influxdb.Options{}).Write()
+				h := influxdb.New(ingesttest.NewTable(), ingest.Limits{}, ingest.NewMetrics(nil), discard, fixedNow, influxdb.Options{}).Write()
 				r := httptest.NewRequest(http.MethodPost, "/write?db=a&precision=ns", nil)
 				w := &bareWriter{header: make(http.Header)}
 				from := &rewinding{b: body(0, lines)}

@@ -33,12 +33,17 @@ type decoder struct {
 	precision Precision
 	nowMillis int64
 	extra     extraLabels
+	// sent says of the parts of the body that were not read yet when they were sent; of what is in none, nowMillis is the time.
+	sent []ingest.Sent
 
 	// body holds the lines until they are written: places are offsets in it.
 	body  []byte
 	point point
 	again point // the line of series that are being named
 	named namedLine
+	// cleaned and scratch are for refuseTwins.
+	cleaned []cleanedField
+	scratch []byte
 	// pointsRead counts the lines that hold a point, good or not.
 	pointsRead int
 	// examples are texts about the first lines that were refused.
@@ -64,13 +69,13 @@ const keptFields = 4096
 // end gives the decoder back; code is what its sender is told.
 func (d *decoder) end(code int) {
 	d.delivery.End(code)
-	d.delivery, d.body, d.extra = nil, nil, extraLabels{}
+	d.delivery, d.body, d.extra, d.sent = nil, nil, extraLabels{}, nil
 	d.pointsRead = 0
 	clear(d.examples)
 	d.examples = d.examples[:0]
 	d.named.forget()
 	if cap(d.point.fields) > keptFields || cap(d.again.fields) > keptFields {
-		d.point, d.again, d.named = point{}, point{}, namedLine{}
+		d.point, d.again, d.named, d.cleaned = point{}, point{}, namedLine{}, nil
 	}
 	d.in.decoders.Put(d)
 }
@@ -127,7 +132,7 @@ func (d *decoder) line(at, to int, final bool) (next int, err error) {
 		return p.next, nil
 	}
 	d.pointsRead++
-	millis := d.nowMillis
+	millis := d.sentMillis(p.start)
 	if p.hasTime {
 		var ok bool
 		if millis, ok = d.precision.millis(p.time); !ok {
@@ -141,7 +146,21 @@ func (d *decoder) line(at, to int, final bool) (next int, err error) {
 	if p.numbers == 0 {
 		return p.next, nil
 	}
+	if p.odd && p.numbers > 1 {
+		d.refuseTwins(p)
+	}
 	return p.next, d.add(p, millis)
+}
+
+// sentMillis is the time of a line without one, which begins at a place of the body. Places come in their order.
+func (d *decoder) sentMillis(at int) int64 {
+	for len(d.sent) > 0 && d.sent[0].To <= at {
+		d.sent = d.sent[1:]
+	}
+	if len(d.sent) == 0 {
+		return d.nowMillis
+	}
+	return d.sent[0].Millis
 }
 
 // Marks keep apart the hashes of bytes that mean something else in the same place. They

@@ -13,6 +13,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"varve/arrival"
@@ -305,6 +306,35 @@ func TestImportHandler(t *testing.T) {
 	r := httptest.NewRecorder()
 	in.ImportHandler().ServeHTTP(r, httptest.NewRequest(http.MethodGet, "/", nil))
 	require.Equal(t, 405, r.Code)
+}
+
+// TestRefusedOnce shows that what is refused of requests, messages and imports that come again and again while the archive is away is
+// counted once, when the rest is stored.
+func TestRefusedOnce(t *testing.T) {
+	for name, bring := range map[string]func(*influxdb.Input) int{
+		"request": func(in *influxdb.Input) int { return send(in.Write(), "/write", "junk\na b=1 5\nc d=1 6").Code },
+		"import":  func(in *influxdb.Input) int { return send(in.ImportHandler(), "/", "junk\na b=1 5\nc d=1 6").Code },
+		"message": func(in *influxdb.Input) int {
+			if _, err := in.Receiver(influxdb.Precision{}).Receive(t.Context(), []byte("junk\na b=1 5\nc d=1 6"), nil); err != nil {
+				return 503
+			}
+			return 204
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sink, reg := ingesttest.NewSink(), prometheus.NewRegistry()
+			in := influxdb.New(sink, ingest.Limits{}, ingest.NewMetrics(reg), discard, fixedNow, influxdb.Options{})
+			sink.Err = &arrival.Unavailable{Reason: "disk_full", Err: errBroken}
+			for range 3 {
+				require.Equal(t, 503, bring(in))
+			}
+			require.Zero(t, ingesttest.Counted(t, reg, "varve_ingest_rejected_total"))
+			sink.Err = nil
+			require.NotEqual(t, 503, bring(in))
+			require.EqualValues(t, 1, ingesttest.Counted(t, reg, "varve_ingest_rejected_total"))
+			require.EqualValues(t, 2, ingesttest.Counted(t, reg, "varve_ingest_written_total"))
+		})
+	}
 }
 
 // TestImportOneLineEach shows that lines which lie at the same place of the buffer, one

@@ -197,6 +197,7 @@ func (d *decoder) stream(ctx context.Context, r io.Reader, buffer []byte) (durab
 		if err != nil {
 			return durable, err
 		}
+		d.delivery.Settled()
 		durable += int64(at)
 		filled = copy(buffer, buffer[at:filled])
 		switch {
@@ -261,8 +262,9 @@ type messages struct {
 func (in *Input) Receiver(p Precision) ingest.Receiver { return &messages{in, p} }
 
 // Receive implements ingest.Receiver. A message of which no line can be read is malformed.
-func (m *messages) Receive(ctx context.Context, message []byte) (arrival.Result, error) {
+func (m *messages) Receive(ctx context.Context, message []byte, sent []ingest.Sent) (arrival.Result, error) {
 	d := m.in.decoder(wayMessage, m.precision, extraLabels{})
+	d.sent = sent
 	d.delivery.Took(len(message), len(message))
 	var err error
 	if int64(len(message)) > m.in.limits.DecodedBytesMax {
@@ -277,10 +279,6 @@ func (m *messages) Receive(ctx context.Context, message []byte) (arrival.Result,
 	}
 	if code != http.StatusNoContent {
 		m.in.log(wayMessage, "", code, text)
-	}
-	if code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests {
-		// What becomes of the lines is counted when the message comes again.
-		*d.delivery.Result() = arrival.Result{}
 	}
 	d.end(code)
 	return result, err

@@ -19,6 +19,9 @@
 // along. Points of any age are taken. Differences that refuse more: a precision that
 // nobody knows (InfluxDB 1.x reads nanoseconds) and tags that are not UTF-8.
 //
+// Of two fields of one line that cleaning gives one name, such as a-b and a_b, the second is refused. In different lines they
+// are one series.
+//
 // The decoder allocates nothing for a line whose series are known. It hashes the bytes
 // of measurement and tags once and each field's key beside them; bytes that the archive
 // knows by their hash were checked when they were first seen and are not looked at again.

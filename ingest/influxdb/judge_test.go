@@ -1,21 +1,15 @@
 package influxdb_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
@@ -23,7 +17,7 @@ import (
 
 	"varve/ingest/influxdb"
 	"varve/ingest/ingesttest"
-	"varve/internal/gate/server"
+	"varve/internal/gate/peers"
 )
 
 // judged is a body that InfluxDB 1.6 and Varve get alike.
@@ -105,10 +99,10 @@ var droppedCount = regexp.MustCompile(`dropped=\d+$`)
 // TestInfluxdJudges sends bodies to InfluxDB 1.6 and to Varve: status and error are the
 // same and so are the points that can be read, but for the differences that have a reason.
 func TestInfluxdJudges(t *testing.T) {
-	influx := startInflux(t)
+	influx := peers.StartInfluxDB(t, peers.InfluxDB16(t))
 	for i, c := range judgedBodies {
 		name := fmt.Sprintf("d%d", i)
-		ask(t, influx, name, "CREATE DATABASE "+name)
+		influx.Query(t, name, "CREATE DATABASE "+name)
 		sink := ingesttest.NewSink()
 		// Nothing is renamed, so that names can be compared.
 		h := newInput(sink, influxdb.Options{Characters: influxdb.UTF8, Separator: "/", AppendValue: true, BareMeasurements: []string{}}).Write()
@@ -146,7 +140,7 @@ var places = regexp.MustCompile(` at line 1, char \d+`)
 
 // TestInfluxdJudgesRequests compares what clients ask beside writes.
 func TestInfluxdJudgesRequests(t *testing.T) {
-	influx := startInflux(t)
+	influx := peers.StartInfluxDB(t, peers.InfluxDB16(t))
 	in := newInput(ingesttest.NewSink(), influxdb.Options{})
 	mux := http.NewServeMux()
 	mux.Handle("/write", in.Write())
@@ -217,71 +211,11 @@ func request(t testing.TB, method, target, form string) (*http.Response, []byte)
 	return resp, body
 }
 
-// startInflux starts Debian's InfluxDB.
-func startInflux(t testing.TB) *server.Server {
-	t.Helper()
-	binary, err := exec.LookPath("influxd")
-	if err != nil {
-		server.Lacking(t, "no influxd in PATH: apt-get install influxdb")
-	}
-	dir := t.TempDir()
-	address, err := server.FreeAddress()
-	require.NoError(t, err)
-	rpc, err := server.FreeAddress()
-	require.NoError(t, err)
-	file := filepath.Join(dir, "influxdb.conf")
-	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `reporting-disabled = true
-bind-address = %q
-[meta]
-  dir = %q
-[data]
-  dir = %q
-  wal-dir = %q
-[monitor]
-  store-enabled = false
-[http]
-  bind-address = %q
-  log-enabled = false
-`, rpc, dir+"/meta", dir+"/data", dir+"/wal", address), 0o600))
-	s, err := server.Start(server.Options{Binary: binary, Args: []string{"run", "-config", file}, Address: address})
-	require.NoError(t, err)
-	t.Cleanup(s.Kill)
-	t.Cleanup(http.DefaultClient.CloseIdleConnections)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	require.NoError(t, s.WaitListening(ctx))
-	return s
-}
-
-type influxSeries struct {
-	Name    string            `json:"name"`
-	Tags    map[string]string `json:"tags"`
-	Columns []string          `json:"columns"`
-	Values  [][]any           `json:"values"`
-}
-
-func ask(t testing.TB, s *server.Server, database, query string) []influxSeries {
-	t.Helper()
-	_, body := request(t, http.MethodPost, s.URL("/query"), url.Values{"q": {query}, "db": {database}, "epoch": {"ns"}}.Encode())
-	var answer struct {
-		Results []struct {
-			Error  string         `json:"error"`
-			Series []influxSeries `json:"series"`
-		} `json:"results"`
-	}
-	d := json.NewDecoder(strings.NewReader(string(body)))
-	d.UseNumber()
-	require.NoError(t, d.Decode(&answer), string(body))
-	require.Len(t, answer.Results, 1, string(body))
-	require.Empty(t, answer.Results[0].Error)
-	return answer.Results[0].Series
-}
-
 // stored is what samples has to be after the writes to an InfluxDB.
-func stored(t testing.TB, s *server.Server, database string) []string {
+func stored(t testing.TB, s *peers.InfluxDB, database string) []string {
 	t.Helper()
 	var out []string
-	for _, series := range ask(t, s, database, `SELECT * FROM /.*/ GROUP BY *`) {
+	for _, series := range s.Query(t, database, `SELECT * FROM /.*/ GROUP BY *`) {
 		for _, row := range series.Values {
 			nanos, err := row[0].(json.Number).Int64()
 			require.NoError(t, err)

@@ -84,7 +84,7 @@ func (n *naming) clean(name string, colons bool) string {
 		return name
 	}
 	var b strings.Builder
-	if name[0] >= '0' && name[0] <= '9' {
+	if isDigit(name[0]) {
 		b.WriteByte('_')
 	} else if i := firstUnclean(name, colons); i == len(name) {
 		return name
@@ -98,6 +98,39 @@ func (n *naming) clean(name string, colons bool) string {
 	}
 	return b.String()
 }
+
+// isBare says whether the metrics of a measurement, as it stands in a line, bear the names of the fields alone.
+func (n *naming) isBare(measurement []byte) bool {
+	if bytes.IndexByte(measurement, '\\') >= 0 {
+		return n.bare[unescape(measurement, measurementEscapes)]
+	}
+	return n.bare[string(measurement)]
+}
+
+// appendField appends what is left of a field's key, as it stands in a line, in the name of its metric, where others are stored beside it.
+func (n *naming) appendField(dst, key []byte, bare bool) []byte {
+	if n.characters == UTF8 {
+		return appendUnescaped(dst, key, fieldEscapes)
+	}
+	if bare && isDigit(key[0]) {
+		dst = append(dst, '_')
+	}
+	at := len(dst)
+	dst = appendUnescaped(dst, key, fieldEscapes)
+	// Cleaning makes one byte of each character, so that what is written stays behind what is read.
+	out := dst[:at]
+	for name := dst[at:]; len(name) > 0; {
+		_, size := utf8.DecodeRune(name)
+		c := name[0]
+		if size > 1 || !cleanByte(c, true) {
+			c = '_'
+		}
+		out, name = append(out, c), name[size:]
+	}
+	return out
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 func firstUnclean(name string, colons bool) int {
 	for i := range len(name) {
@@ -125,14 +158,17 @@ func unescape(b []byte, escapes string) string {
 	if bytes.IndexByte(b, '\\') < 0 {
 		return string(b)
 	}
-	out := make([]byte, 0, len(b))
+	return string(appendUnescaped(make([]byte, 0, len(b)), b, escapes))
+}
+
+func appendUnescaped(dst, b []byte, escapes string) []byte {
 	for i := 0; i < len(b); i++ {
 		if b[i] == '\\' && i+1 < len(b) && strings.IndexByte(escapes, b[i+1]) >= 0 {
 			i++
 		}
-		out = append(out, b[i])
+		dst = append(dst, b[i])
 	}
-	return string(out)
+	return dst
 }
 
 // tag is a tag as it is written.
@@ -209,9 +245,7 @@ type namedLine struct {
 	measurement string
 	tags        []tag
 	pairs       []labels.Label
-	// metrics are the names of the metrics of the line with the index of the first field
-	// that bears each.
-	metrics map[string]int
+	// byField are the names of the metrics of the line.
 	byField []string
 }
 
@@ -219,7 +253,6 @@ func (n *namedLine) forget() {
 	n.place, n.fault, n.measurement = 0, nil, ""
 	clear(n.tags)
 	clear(n.pairs)
-	clear(n.metrics)
 	clear(n.byField)
 	n.tags, n.pairs, n.byField = n.tags[:0], n.pairs[:0], n.byField[:0]
 }
@@ -238,26 +271,11 @@ func (d *decoder) nameSeries(place uint64, sets *ingest.LabelSets) error {
 		return errSeen
 	}
 	index := int(uint32(place))
-	name := n.byField[index]
-	if first := n.metrics[name]; first != index && !d.sameKey(first, index) {
-		d.example(&d.again, fmt.Errorf("fields %s and %s are both the metric %s", d.fieldText(first), d.fieldText(index), strconv.QuoteToASCII(name)))
-		return errSeen
-	}
-	sets.Add(model.MetricNameLabel, name)
+	sets.Add(model.MetricNameLabel, n.byField[index])
 	for _, p := range n.pairs {
 		sets.Add(p.Name, p.Value)
 	}
 	return nil
-}
-
-func (d *decoder) sameKey(i, j int) bool {
-	a, b := d.again.fields[i], d.again.fields[j]
-	return bytes.Equal(d.body[a.from:a.to], d.body[b.from:b.to])
-}
-
-func (d *decoder) fieldText(i int) string {
-	f := d.again.fields[i]
-	return printable(d.body[f.from:min(f.to, f.from+faultDigits)])
 }
 
 // nameLine reads the line at start again, which is a good one but for its tags, and finds
@@ -293,17 +311,11 @@ func (d *decoder) nameLine(start int) error {
 	}
 	n.pairs = d.extra.appendTo(n.pairs)
 	n.measurement = unescape(measurement, measurementEscapes)
-	if n.metrics == nil {
-		n.metrics = make(map[string]int)
-	}
 	for i := range p.fields {
 		f := &p.fields[i]
 		name := ""
 		if f.kind == kindNumber {
 			name = names.metric(n.measurement, unescape(d.body[f.from:f.to], fieldEscapes), p.numbers == 1)
-			if _, is := n.metrics[name]; !is {
-				n.metrics[name] = i
-			}
 		}
 		n.byField = append(n.byField, name)
 	}

@@ -1,6 +1,11 @@
 package influxdb_test
 
 import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,6 +48,12 @@ func TestNames(t *testing.T) {
 		"two called __name__":    {body: "a,__name__=evil,exported___name__=b b=1 5000000", text: "two tags are both the label"},
 		"tags collide":           {body: "a,x.y=1,x-y=2 b=1,c=2 5000000\nok b=1 5000000", want: []string{`{__name__="ok_b"} 5 1`}, text: `two tags are both the label "x_y"`},
 		"fields collide":         {body: "a x.y=1,x-y=2,z=3 5000000", want: []string{`{__name__="a_x_y"} 5 1`, `{__name__="a_z"} 5 3`}, text: `fields x.y and x-y are both the metric "a_x_y"`},
+		"fields collide later":   {body: "a x.y=1,z=1 5000000\na x-y=2 6000000\na x-y=3,z=2,x.y=4 7000000", want: []string{`{__name__="a_x_y"} 5 1`, `{__name__="a_x_y"} 6 2`, `{__name__="a_x_y"} 7 3`, `{__name__="a_z"} 5 1`, `{__name__="a_z"} 7 2`}, text: `unable to parse 'a x-y=3,z=2,x.y=4 7000000': fields x-y and x.y are both the metric "a_x_y"`},
+		"escaped fields collide": {o: influxdb.Options{Characters: influxdb.UTF8}, body: "a x\"=1 5000000\na x\\\"=1 6000000\na x\"=1,x\\\"=2 7000000", want: []string{`{__name__="a_x\""} 5 1`, `{__name__="a_x\""} 6 1`, `{__name__="a_x\""} 7 1`}, text: "are both the metric"},
+		"bare fields collide":    {body: "prometheus 1x=1 5000000\nprometheus _1x=2 6000000\nprometheus _1x=3,1x=4,1x=5 7000000", want: []string{`{__name__="_1x"} 5 1`, `{__name__="_1x"} 6 2`, `{__name__="_1x"} 7 3`}, text: `fields _1x and 1x are both the metric "_1x"`},
+		"a digit between":        {body: "a 1x=1,_1x=2 5000000", want: []string{`{__name__="a_1x"} 5 1`, `{__name__="a__1x"} 5 2`}},
+		"one field twice":        {body: "a x.y=1,x.y=2,x.z=3 5000000", want: []string{`{__name__="a_x_y"} 5 2`, `{__name__="a_x_z"} 5 3`}},
+		"three of a name":        {body: "a é=1,b=2,ü=3,ü=4,-=5 5000000", want: []string{`{__name__="a__"} 5 1`, `{__name__="a_b"} 5 2`}, text: " dropped=3"},
 		"text is left out":       {body: `a b="x",c=1 5000000`, want: []string{`{__name__="a_c"} 5 1`}},
 		"text becomes labels":    {o: influxdb.Options{TextLabels: []string{"mode", "a b"}}, body: "a,x=y mode=\"on \\\"q\\\"\",c=1,a\\ b=\"z\",n=\"no\" 5000000\na,x=y mode=\"off\",c=2 6000000\na,x=y c=3 7000000", want: []string{`{__name__="a_c", a_b="z", mode="on \"q\"", x="y"} 5 1`, `{__name__="a_c", mode="off", x="y"} 6 2`, `{__name__="a_c", x="y"} 7 3`}},
 		"numbers are no labels":  {o: influxdb.Options{TextLabels: []string{"mode"}}, body: `a mode=1,c=1 5000000`, want: []string{`{__name__="a_c"} 5 1`, `{__name__="a_mode"} 5 1`}},
@@ -104,7 +115,7 @@ func TestKeysOfRequests(t *testing.T) {
 func TestDropped(t *testing.T) {
 	sink := ingesttest.NewSink()
 	r := newInput(sink, influxdb.Options{}).Receiver(influxdb.Precision{})
-	got, err := r.Receive(t.Context(), []byte("a b=\"x\",c=1,d=\"y\" 5\na b=x\na,b= c=1,d=2\nx y=\"z\"\n"))
+	got, err := r.Receive(t.Context(), []byte("a b=\"x\",c=1,d=\"y\" 5\na b=x\na,b= c=1,d=2\nx y=\"z\"\n"), nil)
 	require.NoError(t, err)
 	want := arrival.Result{Samples: 1}
 	want.Dropped[arrival.ReasonText] = 3
@@ -112,13 +123,77 @@ func TestDropped(t *testing.T) {
 	want.Rejected[arrival.ReasonInvalidLabels] = 2
 	require.Equal(t, want, got)
 
-	_, err = r.Receive(t.Context(), []byte("\x1f\x8b\x08 junk"))
+	_, err = r.Receive(t.Context(), []byte("\x1f\x8b\x08 junk"), nil)
 	require.ErrorIs(t, err, ingest.ErrMalformed)
-	_, err = r.Receive(t.Context(), make([]byte, 33<<20))
+	_, err = r.Receive(t.Context(), make([]byte, 33<<20), nil)
 	require.ErrorIs(t, err, ingest.ErrTooBig)
-	_, err = r.Receive(t.Context(), nil)
+	_, err = r.Receive(t.Context(), nil, nil)
 	require.NoError(t, err)
 	sink.Err = &arrival.Unavailable{Reason: "disk_full", Err: errBroken}
-	_, err = r.Receive(t.Context(), []byte("a b=1"))
+	_, err = r.Receive(t.Context(), []byte("a b=1"), nil)
 	require.ErrorIs(t, err, errBroken)
+}
+
+// TestSent shows that lines of a message that have no time get that of the part of the message that they are in, however
+// often and in whatever company it comes, and that lines behind the last part count as sent now.
+func TestSent(t *testing.T) {
+	sink := ingesttest.NewSink()
+	r := newInput(sink, influxdb.Options{}).Receiver(influxdb.Precision{})
+	first, second := "a v=1\n# b\nb v=1\n", "\n c v=1\nd v=1 7000000\n"
+	parts := []ingest.Sent{{To: len(first), Millis: 5}, {To: len(first), Millis: 99}, {To: len(first + second), Millis: 6}}
+	_, err := r.Receive(t.Context(), []byte(first+second+"e v=1"), parts)
+	require.NoError(t, err)
+	_, err = r.Receive(t.Context(), []byte(first), parts[:1])
+	require.NoError(t, err)
+	_, err = r.Receive(t.Context(), []byte(second), []ingest.Sent{{To: len(second), Millis: 6}})
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		`{__name__="a_v"} 5 1`, `{__name__="b_v"} 5 1`, `{__name__="c_v"} 6 1`, `{__name__="d_v"} 7 1`, fmt.Sprint(`{__name__="e_v"} `, nowMillis, " 1"),
+	}, samples(sink))
+}
+
+// TestTwins shows, against what a metric's name is by the rules, that of fields that bear one name the first key's are stored and
+// each other refused, whether their keys are known or not: with few fields in a line and with many.
+func TestTwins(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	letters := []string{"a", "_", "-", ".", "1", "é", `\ `, `\,`, `"`, `\"`, `\x`}
+	unclean := regexp.MustCompile(`[^a-z0-9_]`)
+	for round := range 300 {
+		measurement := []string{"m", "prometheus"}[round%2]
+		sink := ingesttest.NewSink()
+		h := newInput(sink, influxdb.Options{}).Write()
+		line, want, first, keys, refused := []string{}, map[string]string{}, map[string]string{}, []string{}, 0
+		for i := range 2 + rng.IntN(1+round) {
+			key := letters[rng.IntN(5)]
+			for range rng.IntN(3) {
+				key += letters[rng.IntN(len(letters))]
+			}
+			line, keys = append(line, fmt.Sprint(key, "=", i)), append(keys, key)
+			name := unclean.ReplaceAllString(strings.NewReplacer(`\ `, " ", `\,`, ",", `\"`, `"`).Replace(key), "_")
+			if measurement == "m" {
+				name = "m_" + name
+			} else if name[0] == '1' {
+				name = "_" + name
+			}
+			if was, is := first[name]; is && was != key {
+				refused++
+				continue
+			}
+			first[name] = key
+			want[name] = fmt.Sprintf("{__name__=%q} 5 %d", name, i)
+		}
+		// Half of the keys are known by lines of their own, which come before.
+		for _, key := range keys[:len(keys)/2] {
+			require.Equal(t, 204, send(h, "/write", measurement+" "+key+"=7,other=1 5000000").Code)
+		}
+		sink.Clear()
+		for range 2 {
+			w := send(h, "/write", measurement+" "+strings.Join(line, ",")+" 5000000")
+			require.Equal(t, refused > 0, w.Code == 400, line)
+			if refused > 0 {
+				require.Contains(t, w.Body.String(), fmt.Sprintf(" dropped=%d", refused))
+			}
+			require.Equal(t, slices.Sorted(maps.Values(want)), samples(sink), line)
+		}
+	}
 }

@@ -19,6 +19,8 @@ type point struct {
 	// numbers is how many fields are stored, labelled how many hold text that becomes a
 	// label, texts how many hold other text.
 	numbers, labelled, texts int
+	// odd says that a field may have a twin: see refuseTwins.
+	odd bool
 	// time is in units of the precision.
 	time    int64
 	hasTime bool
@@ -29,7 +31,7 @@ type field struct {
 	from, to int // of the key
 	end      int // behind the value
 	kind     fieldKind
-	bits     uint64 // of the number
+	bits     uint64 // of the number; of a twin the index of the field that is stored
 }
 
 type fieldKind uint8
@@ -38,6 +40,7 @@ const (
 	kindNumber fieldKind = iota
 	kindText             // left out
 	kindLabel            // text that becomes a label
+	kindTwin             // a number that is refused: see refuseTwins
 )
 
 // What is wrong with a line, in InfluxDB's words.
@@ -71,7 +74,7 @@ var errMore = errors.New("the line goes on")
 // bytes will follow b then.
 func (p *point) read(names *naming, b []byte, at int, final bool) (empty bool, fault error) {
 	p.fields = p.fields[:0]
-	p.numbers, p.labelled, p.texts, p.hasTime = 0, 0, 0, false
+	p.numbers, p.labelled, p.texts, p.hasTime, p.odd = 0, 0, 0, false, false
 	p.start = at
 	if !p.endAt(b, at, final) {
 		return false, errMore
@@ -144,7 +147,7 @@ func (p *point) readFields(names *naming, b []byte, i int, final bool) (next int
 			return 0, errManyFields
 		}
 		f := field{from: i}
-		if f.to, fault = endOfFieldKey(line, i); fault != nil {
+		if f.to, fault = p.endOfFieldKey(names, line, i); fault != nil {
 			return 0, fault
 		}
 		i = f.to + 1
@@ -187,18 +190,50 @@ func (p *point) countText(kind fieldKind) {
 	}
 }
 
+// keyByte is what a byte means in the key of a field.
+type keyByte uint8
+
+const (
+	keyPlain keyByte = iota
+	keyEquals
+	keyEscape
+	keyEnd // where no key may end
+	keyOdd // cleaning changes it
+)
+
+// keyBytes are the meanings of all bytes, by the characters that names may hold.
+var keyBytes = [...][256]keyByte{Legacy: keyBytesFor(Legacy), UTF8: keyBytesFor(UTF8)}
+
+func keyBytesFor(characters Characters) (meanings [256]keyByte) {
+	for c := range meanings {
+		if characters == Legacy && !cleanByte(byte(c), true) {
+			meanings[c] = keyOdd
+		}
+	}
+	meanings['='], meanings['\\'], meanings[','], meanings[' '] = keyEquals, keyEscape, keyEnd, keyEnd
+	return meanings
+}
+
 // endOfFieldKey returns the index of the equals sign that ends the key at line[at:].
-func endOfFieldKey(line []byte, at int) (int, error) {
+func (p *point) endOfFieldKey(names *naming, line []byte, at int) (int, error) {
+	meanings := &keyBytes[names.characters]
+	odd := false
 	for i := at; i < len(line); i++ {
-		switch line[i] {
-		case '=':
+		switch meanings[line[i]] {
+		case keyPlain:
+		case keyOdd:
+			odd = true
+		case keyEscape:
+			odd = true
+			i++
+		case keyEquals:
 			if i == at {
 				return 0, errMissingFieldKey
 			}
+			// Where a metric is the field's name alone, a digit at its front is changed.
+			p.odd = p.odd || odd || isDigit(line[at])
 			return i, nil
-		case '\\':
-			i++
-		case ',', ' ':
+		case keyEnd:
 			return 0, errFieldFormat
 		}
 	}

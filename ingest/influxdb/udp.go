@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"varve/arrival"
 	"varve/ingest"
 )
 
@@ -319,13 +318,8 @@ func (u *UDP) deliver(ctx context.Context, b *batch) (wait time.Duration, err er
 		u.in.log(wayUDP, u.o.Address, code, text)
 	}
 	// The other classes are about requests: a datagram that is over a limit has no sender to tell.
-	again := err != nil && (code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests)
-	if again {
-		// What becomes of the lines is counted when the batch is written.
-		*d.delivery.Result() = arrival.Result{}
-	}
 	d.end(code)
-	if again {
+	if err != nil && ingest.ComesAgain(code) {
 		return wait, err
 	}
 	return 0, nil

@@ -1,22 +1,17 @@
 package influxdb_test
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"os/exec"
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
 	"varve/ingest/influxdb"
 	"varve/ingest/ingesttest"
-	"varve/internal/gate/server"
+	"varve/internal/gate/peers"
 )
 
 // TestVictoriaNames sends plain lines to VictoriaMetrics and to Varve: series, times and
@@ -24,22 +19,7 @@ import (
 // characters of names, makes 0 of text, and leaves out either no field's name or, as
 // here, that of every single field, whatever it is called.
 func TestVictoriaNames(t *testing.T) {
-	path, err := exec.LookPath("victoria-metrics")
-	if err != nil {
-		server.Lacking(t, "no victoria-metrics in PATH: apt-get install victoria-metrics")
-	}
-	address, err := server.FreeAddress()
-	require.NoError(t, err)
-	victoria, err := server.Start(server.Options{Binary: path, Address: address, ReadyPath: "/health", Args: []string{
-		"-httpListenAddr=" + address, "-storageDataPath=" + t.TempDir(), "-retentionPeriod=100y", "-influxSkipSingleField",
-	}})
-	require.NoError(t, err)
-	t.Cleanup(victoria.Kill)
-	t.Cleanup(http.DefaultClient.CloseIdleConnections)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	require.NoError(t, victoria.WaitReady(ctx))
-
+	victoria := peers.StartVictoria(t, "-influxSkipSingleField")
 	body := `cpu,host=a,cpu=cpu0 usage_user=1.5,usage_system=2i,up=t 1700000000000
 temperature,room=x\ y value=21 1700000000000
 mem,host=a\,b\=c free=12345678i,used=5u,swap=f 1700000001000
@@ -50,18 +30,8 @@ disk,path=/var/lib free=2e9,used=2 1700000003000
 	require.Equal(t, 204, send(newInput(sink, influxdb.Options{DatabaseLabel: "db"}).Write(), "/write?db=d&precision=ms", body).Code)
 	resp, _ := request(t, http.MethodPost, victoria.URL("/write?db=d&precision=ms"), body)
 	require.Equal(t, 204, resp.StatusCode)
-	_, _, err = server.Get(ctx, victoria.URL("/internal/force_flush"))
-	require.NoError(t, err)
-	_, exported, err := server.Get(ctx, victoria.URL("/api/v1/export?match[]={__name__!=%22%22}&start=0"))
-	require.NoError(t, err)
 	var want []string
-	for line := range strings.Lines(string(exported)) {
-		var series struct {
-			Metric     map[string]string `json:"metric"`
-			Values     []float64         `json:"values"`
-			Timestamps []int64           `json:"timestamps"`
-		}
-		require.NoError(t, json.Unmarshal([]byte(line), &series))
+	for _, series := range victoria.Exported(t) {
 		for i, v := range series.Values {
 			want = append(want, fmt.Sprintf("%s %d %v", labels.FromMap(series.Metric), series.Timestamps[i], v))
 		}

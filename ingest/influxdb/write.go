@@ -131,8 +131,9 @@ func (d *decoder) refusals() string {
 	if !whole {
 		b.WriteString("partial write: ")
 	}
+	dropped := fmt.Sprintf(" dropped=%d", result.Rejected.Total())
 	for i, e := range examples {
-		if b.Len()+1+len(e) > d.in.limits.ErrorBytesMax {
+		if b.Len()+1+len(e)+len(dropped) > d.in.limits.ErrorBytesMax {
 			break
 		}
 		if i > 0 {
@@ -141,7 +142,7 @@ func (d *decoder) refusals() string {
 		b.WriteString(e)
 	}
 	if !whole {
-		fmt.Fprintf(&b, " dropped=%d", result.Rejected.Total())
+		b.WriteString(dropped)
 	}
 	return b.String()
 }

@@ -8,48 +8,15 @@ import (
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
-	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"varve/arrival"
 	"varve/ingest"
+	"varve/ingest/ingesttest"
 	"varve/ingest/nats"
 	"varve/ingest/remotewrite"
 )
-
-// tableSink knows series and stores nothing: what is measured is the input alone.
-type tableSink struct {
-	refs map[arrival.Key]storage.SeriesRef
-}
-
-func newTableSink() *tableSink { return &tableSink{refs: map[arrival.Key]storage.SeriesRef{}} }
-
-func (*tableSink) Seed() arrival.Seed { return 1 }
-
-func (s *tableSink) Lookup(rows []arrival.Row) int {
-	missing := 0
-	for i := range rows {
-		if rows[i].Ref = s.refs[rows[i].Key]; rows[i].Ref == 0 {
-			missing++
-		}
-	}
-	return missing
-}
-
-func (s *tableSink) Resolve(_ context.Context, unknown []arrival.Unknown) error {
-	for i := range unknown {
-		if s.refs[unknown[i].Key] == 0 {
-			s.refs[unknown[i].Key] = storage.SeriesRef(len(s.refs) + 1)
-		}
-		unknown[i].Ref = s.refs[unknown[i].Key]
-	}
-	return nil
-}
-
-func (*tableSink) Write(_ context.Context, b *arrival.Batch) (arrival.Result, error) {
-	return arrival.Result{Samples: len(b.Times)}, nil
-}
 
 // cpuNanos is the CPU time of the process: unlike the clock it does not count what other processes took of the cores.
 func cpuNanos() int64 {
@@ -63,12 +30,12 @@ func cpuNanos() int64 {
 // BenchmarkJSON measures the decoder alone, with 2000 samples of known series a message.
 func BenchmarkJSON(b *testing.B) {
 	message := jsonLines(2000)
-	j := newJSON(newTableSink(), ingest.Limits{})
+	j := newJSON(ingesttest.NewTable(), ingest.Limits{})
 	b.SetBytes(int64(len(message)))
 	b.ReportAllocs()
 	cpu := cpuNanos()
 	for b.Loop() {
-		if _, err := j.Receive(context.Background(), message); err != nil {
+		if _, err := j.Receive(context.Background(), message, nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -78,7 +45,7 @@ func BenchmarkJSON(b *testing.B) {
 // countedSink is a table for several goroutines that tells when it was brought enough.
 type countedSink struct {
 	mu    sync.Mutex
-	table *tableSink
+	table *ingesttest.Table
 	left  int
 	done  chan struct{}
 }
@@ -116,7 +83,7 @@ func BenchmarkConsume(b *testing.B) {
 			b.Run(fmt.Sprintf("samples=%d/batch=%d", size, batch), func(b *testing.B) {
 				s := run(b, func(o *natsserver.Options) { o.JetStreamMaxMemory = 1 << 30 })
 				_, js := dial(b, s.ClientURL())
-				sink := &countedSink{table: newTableSink(), left: b.N * size, done: make(chan struct{})}
+				sink := &countedSink{table: ingesttest.NewTable(), left: b.N * size, done: make(chan struct{})}
 				h := remotewrite.New(sink, ingest.Limits{}, ingest.NewMetrics(nil), discard, time.Now, remotewrite.Options{})
 				o := options(s.ClientURL(), h.Receiver(false), func(o *nats.Options) { o.BatchMessages, o.Stream.Memory, o.AckWait = batch, true, time.Minute })
 				in, end := begin(b, o)

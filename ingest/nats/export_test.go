@@ -11,7 +11,8 @@ func Join(kind Payload, bytesMax int, data ...[]byte) (body []byte, n int) {
 	for i := range data {
 		messages[i] = &message{payload: kind, data: data[i]}
 	}
-	return (&joiner{bytesMax: bytesMax}).join(messages)
+	body, _, n = (&joiner{bytesMax: bytesMax}).join(messages)
+	return body, n
 }
 
 // KnownLetters is how many places a file of dead letters tells of, for tests.

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"varve/ingest"
+	"varve/ingest/influxdb"
 	"varve/ingest/ingesttest"
 	"varve/ingest/nats"
 	"varve/internal/gate/server"
@@ -420,6 +421,60 @@ func TestPayloads(t *testing.T) {
 	require.Equal(t, 2, requests.stored())
 	require.Len(t, texts.Written(), 1)
 	require.Len(t, letters(t, dir), 5)
+}
+
+// Lines without a time are those of when the stream took them, however often they come: joined with others, alone, and from a consumer that is made again.
+func TestTimeOfLines(t *testing.T) {
+	s := run(t)
+	sink := ingesttest.NewSink()
+	lines := influxdb.New(sink, ingest.Limits{}, ingest.NewMetrics(nil), discard, time.Now, influxdb.Options{}).Receiver(influxdb.Precision{})
+	only := func(o *nats.Options) {
+		o.Receivers, o.Payload = map[nats.Payload]ingest.Receiver{nats.PayloadInflux: lines}, nats.PayloadInflux
+	}
+	_, js := dial(t, s.ClientURL())
+	stream, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "VARVE", Subjects: []string{"varve.>"}})
+	require.NoError(t, err)
+	want := map[string]int64{}
+	const n = 20
+	for i := range n {
+		publish(t, js, "varve.a", fmt.Appendf(nil, "m,i=%d value=1\n", i))
+		m, err := stream.GetMsg(t.Context(), uint64(i+1))
+		require.NoError(t, err)
+		want[fmt.Sprintf(`{__name__="m", i="%d"}`, i)] = m.Time.UnixMilli()
+	}
+	for round, batch := range []int{1024, 1, 7} {
+		in, end := begin(t, options(s.ClientURL(), nil, only, func(o *nats.Options) { o.BatchMessages = batch }))
+		eventually(t, func() bool { return in.Status().Stored == n })
+		settled(t, js)
+		end()
+		got := sink.Written()
+		require.Len(t, got, n)
+		for series, at := range want {
+			require.Len(t, got[series].Samples, round+1)
+			for _, sample := range got[series].Samples {
+				require.Equal(t, at, sample.TimeMillis, series)
+			}
+		}
+		require.NoError(t, js.DeleteConsumer(t.Context(), "VARVE", "varve"))
+	}
+}
+
+// A message of core NATS has the time at which it came, also where the archive takes it only later.
+func TestTimeOfLinesCore(t *testing.T) {
+	s := run(t, func(o *natsserver.Options) { o.JetStream = false })
+	stalled := &stalledReceiver{sent: make(chan []ingest.Sent, 8)}
+	in, _ := begin(t, options(s.ClientURL(), stalled, func(o *nats.Options) { o.Core, o.Subjects = true, []string{"varve"} }))
+	connected(t, in)
+	c, _ := dial(t, s.ClientURL())
+	before := time.Now().UnixMilli()
+	require.NoError(t, c.Publish("varve", write("m", 1, 1)))
+	require.NoError(t, c.Flush())
+	first := <-stalled.sent
+	require.Len(t, first, 1)
+	require.GreaterOrEqual(t, first[0].Millis, before)
+	for range 3 {
+		require.Equal(t, first, <-stalled.sent)
+	}
 }
 
 // Options that contradict themselves are refused.

@@ -5,6 +5,8 @@ import (
 
 	"github.com/golang/snappy"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"varve/ingest"
 )
 
 // joiner makes one body of several messages of a payload. It keeps its memory and is for one goroutine.
@@ -12,24 +14,25 @@ type joiner struct {
 	bytesMax int
 	body     []byte
 	decoded  []byte
+	sent     []ingest.Sent
 }
 
-// join returns the body of as many messages as it holds, at least one, and how many. A body of several means what the messages mean one after the
+// join returns the body of as many messages as it holds, at least one, how many, and when these were sent where that can say the time of something. A body of several means what the messages mean one after the
 // other; of bytes that mean nothing it makes no other meaning, as far as that can be seen without decoding them.
-func (j *joiner) join(messages []*message) (body []byte, n int) {
-	if len(messages) == 1 {
-		return messages[0].data, 1
-	}
-	switch messages[0].payload {
-	case PayloadPrometheus:
+func (j *joiner) join(messages []*message) (body []byte, sent []ingest.Sent, n int) {
+	j.sent = j.sent[:0]
+	switch kind := messages[0].payload; {
+	case len(messages) == 1:
+	case kind == PayloadPrometheus:
 		n = j.writeRequests(messages)
-	case PayloadInflux, PayloadJSON:
+	case kind == PayloadInflux, kind == PayloadJSON:
 		n = j.lines(messages)
 	}
 	if n <= 1 {
-		return messages[0].data, 1
+		one := messages[0]
+		return one.data, append(j.sent[:0], ingest.Sent{To: len(one.data), Millis: one.sentMillis()}), 1
 	}
-	return j.body, n
+	return j.body, j.sent, n
 }
 
 // lines puts an end of line between texts.
@@ -40,6 +43,7 @@ func (j *joiner) lines(messages []*message) (n int) {
 			break
 		}
 		j.body = append(append(j.body, m.data...), '\n')
+		j.sent = append(j.sent, ingest.Sent{To: len(j.body), Millis: m.sentMillis()})
 		n++
 	}
 	return n

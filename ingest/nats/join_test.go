@@ -24,7 +24,7 @@ func TestJoin(t *testing.T) {
 	r := newReceiver()
 	body, n := nats.Join(nats.PayloadPrometheus, 1<<20, whole...)
 	require.Equal(t, 3, n)
-	_, err := r.Receive(t.Context(), body)
+	_, err := r.Receive(t.Context(), body, nil)
 	require.NoError(t, err)
 	require.Equal(t, 6, r.stored())
 	f := func(want int, bytesMax int, kind nats.Payload, messages ...[]byte) {
@@ -56,7 +56,7 @@ func TestJoinLarge(t *testing.T) {
 	body, n := nats.Join(nats.PayloadPrometheus, 1<<20, messages...)
 	require.Equal(t, 3, n)
 	r := newReceiver()
-	_, err := r.Receive(t.Context(), body)
+	_, err := r.Receive(t.Context(), body, nil)
 	require.NoError(t, err)
 	require.Equal(t, 6001, r.stored())
 }
@@ -78,11 +78,11 @@ func FuzzJoin(f *testing.F) {
 				alone, joined := newReceiver(), newReceiver()
 				var failed error
 				for _, m := range messages {
-					if _, err := alone.Receive(t.Context(), m); err != nil {
+					if _, err := alone.Receive(t.Context(), m, nil); err != nil {
 						failed = err
 					}
 				}
-				_, err := joined.Receive(t.Context(), body)
+				_, err := joined.Receive(t.Context(), body, nil)
 				require.Equal(t, failed == nil, err == nil)
 				if err == nil {
 					require.Equal(t, fmt.Sprint(alone.samples), fmt.Sprint(joined.samples))

@@ -40,7 +40,7 @@ func TestJSON(t *testing.T) {
 		`{"labels":{"__name__":"h"},"timestamp_ms":7,"histogram":{"kind":"int","schema":0,"count":"0","zero_count":"0","sum":"NaN","zero_threshold":"0"},"stale":true}`,
 		`{"other":[{}],"value":2e0,"labels":{"__name__":"up","job":"\u0062"},"timestamp_ms":"-7"}`,
 	}, "\n")
-	result, err := newJSON(sink, ingest.Limits{}).Receive(t.Context(), []byte(message))
+	result, err := newJSON(sink, ingest.Limits{}).Receive(t.Context(), []byte(message), nil)
 	require.NoError(t, err)
 	require.Equal(t, arrival.Result{Samples: 6, Histograms: 3}, result)
 	got := sink.Written()
@@ -72,7 +72,7 @@ func TestJSONRefused(t *testing.T) {
 		j := newJSON(sink, ingest.Limits{LabelsMax: 3})
 		for range 2 {
 			sink.Clear()
-			result, err := j.Receive(t.Context(), []byte(`{"labels":{"__name__":"a"},"timestamp_ms":1,"value":"1"}`+"\n"+line+"\n"+`{"labels":{"__name__":"b"},"timestamp_ms":1,"value":1}`+"\n"))
+			result, err := j.Receive(t.Context(), []byte(`{"labels":{"__name__":"a"},"timestamp_ms":1,"value":"1"}`+"\n"+line+"\n"+`{"labels":{"__name__":"b"},"timestamp_ms":1,"value":1}`+"\n"), nil)
 			require.NoError(t, err)
 			require.Equal(t, 2, result.Samples)
 			require.Equal(t, 1, result.Rejected[want], result.Rejected.String())
@@ -117,26 +117,26 @@ func TestJSONErrors(t *testing.T) {
 	sink := ingesttest.NewSink()
 	budget := ingest.NewBudget(1 << 20)
 	j := newJSON(sink, ingest.Limits{DecodedBytesMax: 1000, InFlight: budget})
-	_, err := j.Receive(t.Context(), []byte("no\njson"))
+	_, err := j.Receive(t.Context(), []byte("no\njson"), nil)
 	require.ErrorIs(t, err, ingest.ErrMalformed)
-	_, err = j.Receive(t.Context(), make([]byte, 1001))
+	_, err = j.Receive(t.Context(), make([]byte, 1001), nil)
 	require.ErrorIs(t, err, ingest.ErrTooBig)
-	result, err := j.Receive(t.Context(), []byte("\n \n"))
+	result, err := j.Receive(t.Context(), []byte("\n \n"), nil)
 	require.NoError(t, err)
 	require.Equal(t, arrival.Result{}, result)
 	good := []byte(`{"labels":{"__name__":"a"},"timestamp_ms":1,"value":"1"}`)
 	sink.ResolveErr = errors.New("resolve")
-	_, err = j.Receive(t.Context(), good)
+	_, err = j.Receive(t.Context(), good, nil)
 	require.ErrorIs(t, err, sink.ResolveErr)
 	sink.ResolveErr = nil
 	sink.Err = errAway
-	_, err = j.Receive(t.Context(), good)
+	_, err = j.Receive(t.Context(), good, nil)
 	require.ErrorIs(t, err, errAway)
 	require.Zero(t, budget.Used())
-	_, err = newJSON(sink, ingest.Limits{InFlight: ingest.NewBudget(1)}).Receive(t.Context(), good)
+	_, err = newJSON(sink, ingest.Limits{InFlight: ingest.NewBudget(1)}).Receive(t.Context(), good, nil)
 	require.ErrorIs(t, err, ingest.ErrOverload)
 	sink.Err, sink.SeriesMax = nil, 1
-	result, err = j.Receive(t.Context(), []byte(`{"labels":{"__name__":"new"},"timestamp_ms":1,"value":"1"}`))
+	result, err = j.Receive(t.Context(), []byte(`{"labels":{"__name__":"new"},"timestamp_ms":1,"value":"1"}`), nil)
 	require.NoError(t, err)
 	require.Equal(t, 1, result.Rejected[arrival.ReasonSeriesLimit])
 }
@@ -156,9 +156,9 @@ func jsonLines(n int) []byte {
 func TestJSONAllocations(t *testing.T) {
 	for _, n := range []int{100, 2000} {
 		message := jsonLines(n)
-		j := newJSON(newTableSink(), ingest.Limits{})
+		j := newJSON(ingesttest.NewTable(), ingest.Limits{})
 		allocs := testing.AllocsPerRun(100, func() {
-			result, err := j.Receive(context.Background(), message)
+			result, err := j.Receive(context.Background(), message, nil)
 			require.NoError(t, err)
 			require.Equal(t, n, result.Samples)
 		})
@@ -184,7 +184,7 @@ func FuzzJSON(f *testing.F) {
 		var first arrival.Result
 		for i := range 2 {
 			sink.Clear()
-			result, err := j.Receive(t.Context(), message)
+			result, err := j.Receive(t.Context(), message, nil)
 			require.NoError(t, err)
 			require.Zero(t, budget.Used())
 			require.NotEmpty(t, sink.Written()[`{__name__="good point"}`].Samples)

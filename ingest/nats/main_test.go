@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -80,7 +81,7 @@ type receiver struct {
 func newReceiver() *receiver { return &receiver{samples: map[string]float64{}} }
 
 // Receive implements ingest.Receiver. A series called refuse is refused.
-func (r *receiver) Receive(ctx context.Context, message []byte) (result arrival.Result, err error) {
+func (r *receiver) Receive(ctx context.Context, message []byte, _ []ingest.Sent) (result arrival.Result, err error) {
 	body, err := snappy.Decode(nil, message)
 	if err != nil {
 		return result, fmt.Errorf("%w block", ingest.ErrMalformed)
@@ -140,6 +141,18 @@ func (r *receiver) failed() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.failures
+}
+
+// stalledReceiver takes nothing and tells when what it was brought was sent.
+type stalledReceiver struct{ sent chan []ingest.Sent }
+
+// Receive implements ingest.Receiver.
+func (r *stalledReceiver) Receive(ctx context.Context, _ []byte, sent []ingest.Sent) (result arrival.Result, err error) {
+	select {
+	case r.sent <- slices.Clone(sent):
+	case <-ctx.Done():
+	}
+	return result, errAway
 }
 
 var errAway = &arrival.Unavailable{Reason: "disk_full", RetryAfter: time.Millisecond, Err: errors.New("no room")}

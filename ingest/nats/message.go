@@ -32,6 +32,14 @@ type place struct {
 	publishedNanos int64
 }
 
+// sentMillis is when a message was sent: when its stream took it, which is the same each time that it comes, or else when it came.
+func (m *message) sentMillis() int64 {
+	if m.at.publishedNanos != 0 {
+		return time.Unix(0, m.at.publishedNanos).UnixMilli()
+	}
+	return m.since.UnixMilli()
+}
+
 // messageBytes is what a message takes beside its data.
 const messageBytes = 512
 

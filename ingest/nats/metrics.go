@@ -53,6 +53,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
+// Forget removes what says how an input is at the moment, once it has ended. What it counted stays.
+func (m *Metrics) Forget(input string) {
+	m.pending.DeleteLabelValues(input)
+	m.connected.DeleteLabelValues(input)
+}
+
 // outcome is what became of a message.
 type outcome uint8
 

@@ -69,8 +69,8 @@ func (in *Input) gather(batch []*message) []*message {
 // store brings messages of one payload to their end.
 func (in *Input) store(ctx context.Context, j *joiner, messages []*message) {
 	for len(messages) > 0 {
-		body, n := j.join(messages)
-		result, err := in.receive(ctx, messages[0].payload, body)
+		body, sent, n := j.join(messages)
+		result, err := in.receive(ctx, messages[0].payload, body, sent)
 		switch {
 		case n == 1:
 			in.settle(ctx, messages[0], &result, err)
@@ -103,14 +103,14 @@ const (
 )
 
 // receive hands a body to its receiver until it is stored or refused for good. Any other error is the last one before ctx ended.
-func (in *Input) receive(ctx context.Context, kind Payload, body []byte) (arrival.Result, error) {
+func (in *Input) receive(ctx context.Context, kind Payload, body []byte, sent []ingest.Sent) (arrival.Result, error) {
 	receiver := in.opts.Receivers[kind]
 	if receiver == nil {
 		return arrival.Result{}, fmt.Errorf("%w message: nobody here reads its Content-Type", ingest.ErrMalformed)
 	}
 	var result arrival.Result
 	err := in.persist(ctx, "messages of NATS are not written", func() (err error) {
-		result, err = receiver.Receive(ctx, body)
+		result, err = receiver.Receive(ctx, body, sent)
 		return err
 	})
 	return result, err

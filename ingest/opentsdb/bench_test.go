@@ -2,7 +2,6 @@ package opentsdb_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,45 +9,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"varve/arrival"
 	"varve/ingest"
+	"varve/ingest/ingesttest"
 	"varve/ingest/opentsdb"
 )
-
-// tableSink knows series and stores nothing: what is measured is the input alone.
-type tableSink struct {
-	refs map[arrival.Key]storage.SeriesRef
-}
-
-func (*tableSink) Seed() arrival.Seed { return 1 }
-
-func (s *tableSink) Lookup(rows []arrival.Row) int {
-	missing := 0
-	for i := range rows {
-		if rows[i].Ref = s.refs[rows[i].Key]; rows[i].Ref == 0 {
-			missing++
-		}
-	}
-	return missing
-}
-
-func (s *tableSink) Resolve(_ context.Context, unknown []arrival.Unknown) error {
-	for i := range unknown {
-		if s.refs[unknown[i].Key] == 0 {
-			s.refs[unknown[i].Key] = storage.SeriesRef(len(s.refs) + 1)
-		}
-		unknown[i].Ref = s.refs[unknown[i].Key]
-	}
-	return nil
-}
-
-func (*tableSink) Write(_ context.Context, b *arrival.Batch) (arrival.Result, error) {
-	return arrival.Result{Samples: len(b.Times)}, nil
-}
 
 // points are a body of n points, and the same as put lines.
 func points(n int) (body, lines string) {
@@ -67,7 +34,7 @@ func points(n int) (body, lines string) {
 
 // poster posts one body again and again.
 func poster(tb testing.TB, body string) func() {
-	h := handler(tb, &tableSink{refs: map[arrival.Key]storage.SeriesRef{}}, opentsdb.Options{}, ingest.Limits{})
+	h := handler(tb, ingesttest.NewTable(), opentsdb.Options{}, ingest.Limits{})
 	content, reader := []byte(body), new(rewinding)
 	r := httptest.NewRequest(http.MethodPost, "/api/put", nil)
 	r.ContentLength = int64(len(content))
@@ -120,7 +87,7 @@ func BenchmarkPut(b *testing.B) {
 // BenchmarkTelnet measures put lines over a connection on loopback, with the client's part of it.
 func BenchmarkTelnet(b *testing.B) {
 	_, lines := points(2000)
-	_, address := listen(b, &tableSink{refs: map[arrival.Key]storage.SeriesRef{}}, opentsdb.Options{}, ingest.Limits{})
+	_, address := listen(b, ingesttest.NewTable(), opentsdb.Options{}, ingest.Limits{})
 	conn := dial(b, address)
 	content := bytes.Repeat([]byte(lines), 10)
 	b.SetBytes(int64(len(content)))

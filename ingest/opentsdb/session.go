@@ -27,6 +27,9 @@ type session struct {
 	held int64 // of the budget
 	// skipping: what comes until the end of the line is the rest of one that was too long.
 	skipping bool
+	// last is when reading ends for good in a stop, once it has ended for the first time: what had come by then is read by then, however late this
+	// goroutine was.
+	last time.Time
 	// muted: the client doesn't read what it is told.
 	muted bool
 
@@ -127,10 +130,16 @@ func (s *session) gather() error {
 		if !began && bytes.IndexByte(s.buf[seen:], '\n') >= 0 {
 			began, deadline = true, time.Now().Add(s.t.opts.BatchDelay)
 		}
-		if err != nil {
-			if began && errors.Is(err, os.ErrDeadlineExceeded) && s.t.stopping.Err() == nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			switch {
+			case s.t.stopping.Err() == nil && began:
 				return nil
+			case s.t.stopping.Err() != nil && s.t.aborting.Err() == nil && s.last.IsZero():
+				s.last = time.Now().Add(stopGrace)
+				continue
 			}
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -172,7 +181,12 @@ func (s *session) setDeadline(at time.Time) error {
 	if err := s.conn.SetReadDeadline(at); err != nil {
 		return err
 	}
-	if s.t.stopping.Err() != nil {
+	switch {
+	case s.t.aborting.Err() != nil:
+		return s.conn.SetReadDeadline(longAgo)
+	case !s.last.IsZero():
+		return s.conn.SetReadDeadline(s.last)
+	case s.t.stopping.Err() != nil:
 		// It may have been hurried before the deadline was set.
 		s.hurry()
 	}
@@ -239,8 +253,6 @@ func (s *session) write(lines []byte) error {
 	}
 	if err != nil {
 		code, _ := ingest.Status(err)
-		// What was refused is counted when the batch is written.
-		*s.d.Result() = arrival.Result{}
 		s.d.End(code)
 		return err
 	}

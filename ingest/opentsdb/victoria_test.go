@@ -2,16 +2,13 @@ package opentsdb_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
-	"os/exec"
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
@@ -19,32 +16,9 @@ import (
 	"varve/ingest"
 	"varve/ingest/ingesttest"
 	"varve/ingest/opentsdb"
+	"varve/internal/gate/peers"
 	"varve/internal/gate/server"
 )
-
-// victoria starts Debian's VictoriaMetrics with its two OpenTSDB listeners.
-func victoria(t *testing.T) (s *server.Server, http, telnet string) {
-	t.Helper()
-	path, err := exec.LookPath("victoria-metrics")
-	if err != nil {
-		server.Lacking(t, "no victoria-metrics in PATH: apt-get install victoria-metrics")
-	}
-	var addresses [3]string
-	for i := range addresses {
-		addresses[i], err = server.FreeAddress()
-		require.NoError(t, err)
-	}
-	s, err = server.Start(server.Options{Binary: path, Address: addresses[0], ReadyPath: "/health", Args: []string{
-		"-httpListenAddr=" + addresses[0], "-opentsdbHTTPListenAddr=" + addresses[1], "-opentsdbListenAddr=" + addresses[2],
-		"-storageDataPath=" + t.TempDir(), "-retentionPeriod=100y", "-search.latencyOffset=0s",
-	}})
-	require.NoError(t, err)
-	t.Cleanup(s.Kill)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	require.NoError(t, s.WaitReady(ctx))
-	return s, addresses[1], addresses[2]
-}
 
 // stored is what an archive holds, by the text of labels.
 type stored map[string][]forwarded
@@ -55,22 +29,10 @@ type forwarded struct {
 }
 
 // exported reads everything back.
-func exported(t *testing.T, s *server.Server) stored {
+func exported(t *testing.T, vm *peers.Victoria) stored {
 	t.Helper()
-	_, _, err := server.Get(t.Context(), s.URL("/internal/force_flush"))
-	require.NoError(t, err)
-	status, body, err := server.Get(t.Context(), s.URL("/api/v1/export?match[]={__name__!=%22%22}&start=0"))
-	http.DefaultClient.CloseIdleConnections()
-	require.NoError(t, err)
-	require.Equal(t, 200, status)
 	out := stored{}
-	for line := range strings.Lines(string(body)) {
-		var series struct {
-			Metric     map[string]string `json:"metric"`
-			Values     []float64         `json:"values"`
-			Timestamps []int64           `json:"timestamps"`
-		}
-		require.NoError(t, json.Unmarshal([]byte(line), &series), line)
+	for _, series := range vm.Exported(t) {
 		key := labels.FromMap(series.Metric).String()
 		for i, v := range series.Values {
 			out[key] = append(out[key], forwarded{series.Timestamps[i], v})
@@ -90,7 +52,7 @@ func held(sink *ingesttest.Sink) stored {
 }
 
 // alike waits until VictoriaMetrics holds what the sink does.
-func alike(t *testing.T, vm *server.Server, sink *ingesttest.Sink) {
+func alike(t *testing.T, vm *peers.Victoria, sink *ingesttest.Sink) {
 	t.Helper()
 	want := held(sink)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -107,12 +69,12 @@ func alike(t *testing.T, vm *server.Server, sink *ingesttest.Sink) {
 // Bodies that both take are stored alike, point by point, and answered alike; where a point in them is bad the neighbours are stored by both, and
 // VictoriaMetrics says nothing of it.
 func TestPutsLikeVictoriaMetrics(t *testing.T) {
-	vm, address, _ := victoria(t)
+	vm := peers.StartVictoria(t)
 	sink := ingesttest.NewSink()
 	h := handler(t, sink, opentsdb.Options{}, ingest.Limits{})
 	send := func(body string) (theirs, ours int) {
 		t.Helper()
-		r, err := http.Post("http://"+address+"/api/put", "application/json", strings.NewReader(body))
+		r, err := http.Post("http://"+vm.OpenTSDB+"/api/put", "application/json", strings.NewReader(body))
 		require.NoError(t, err)
 		require.NoError(t, r.Body.Close())
 		return r.StatusCode, post(h, "", body).Code
@@ -148,7 +110,7 @@ func TestPutsLikeVictoriaMetrics(t *testing.T) {
 
 // Put lines that both take are stored alike.
 func TestLinesLikeVictoriaMetrics(t *testing.T) {
-	vm, _, telnet := victoria(t)
+	vm := peers.StartVictoria(t)
 	sink := ingesttest.NewSink()
 	_, address := listen(t, sink, opentsdb.Options{}, ingest.Limits{})
 	lines := strings.Join([]string{
@@ -156,7 +118,7 @@ func TestLinesLikeVictoriaMetrics(t *testing.T) {
 		"put same 1700000000 1 a=b a=b", "put equals 1700000000 1 a=b=c", "put crlf 1700000000 1 a=b\r", "put fraction 1700000000.000 1 a=b", "put bad 1700000000 NaN a=b", "put bad 1700000000 x a=b", "put bad -5 1 a=b", "put last 1700000000 1 a=b",
 	}, "\n") + "\n"
 	require.Equal(t, 3, strings.Count(exchange(t, address, lines), "put: "))
-	conn := dial(t, telnet)
+	conn := dial(t, vm.Telnet)
 	_, err := io.WriteString(conn, lines)
 	require.NoError(t, err)
 	require.NoError(t, conn.CloseWrite())

@@ -23,11 +23,11 @@ import (
 const targetInfoMax = 64
 
 // store converts what vetting left of a request and writes it. It returns how many
-// data points were refused.
-func (h *Handler) store(ctx context.Context, md pmetric.Metrics, v *vetting) (refused int, err error) {
+// data points were refused. w, unless it is nil, learns from it.
+func (h *Handler) store(ctx context.Context, md pmetric.Metrics, v *vetting, w *walk) (refused int, err error) {
 	settings := h.settings
 	settings.LookbackDelta = max(h.options.LookbackDelta, v.span/(targetInfoMax/2))
-	t := &taker{h: h, ctx: ctx, d: v.d, result: v.d.Result()}
+	t := &taker{h: h, ctx: ctx, d: v.d, result: v.d.Result(), walk: w}
 	t.begin()
 	if !v.deltas {
 		err = h.convert(md, settings, t)
@@ -89,6 +89,8 @@ type taker struct {
 	// refused counts the data points of which something was refused.
 	refused int
 	failed  error
+	// walk, unless it is nil, learns from what the converter makes.
+	walk *walk
 }
 
 var _ storage.AppenderV2 = (*taker)(nil)
@@ -135,6 +137,9 @@ func (t *taker) Append(_ storage.SeriesRef, ls labels.Labels, st, at int64, v fl
 			t.d.Refuse(reasonOf(err), 1, fmt.Errorf("series %s: %w", quoted(ls.Get(model.MetricNameLabel)), err))
 			return 0, nil
 		}
+	}
+	if t.walk != nil {
+		t.walk.pair(ls, st, at, v, &opts)
 	}
 	t.piece++
 	t.labelBytes += ls.ByteSize()

@@ -11,7 +11,9 @@
 //   - 429 and 503 with Retry-After for what is not the sender's fault.
 //
 // The translation to series is upstream's converter, so that a series has the name
-// and the labels here that it has in Prometheus. The steps:
+// and the labels here that it has in Prometheus.
+//
+// The steps, where a walk (see there) can't write the series of a request straight from its bytes:
 //
 //  1. measure: the body is walked before it is decoded, since a small one can need
 //     much memory. What it needs is taken from the budget of all requests.
@@ -45,6 +47,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 
+	"varve/arrival"
 	"varve/ingest"
 )
 
@@ -115,6 +118,7 @@ const defaultLookbackDelta = 5 * time.Minute
 // Handler is the OTLP endpoint for metrics.
 type Handler struct {
 	port       *ingest.Port
+	sink       ingest.Sink
 	limits     ingest.Limits
 	meter      *ingest.Meter
 	appendable *ingest.Appendable
@@ -128,6 +132,10 @@ type Handler struct {
 	converters  sync.Pool // of *prometheusremotewrite.PrometheusConverter
 	decoders    sync.Pool // of *zstd.Decoder
 	sums        *sums
+	seed        arrival.Seed // of the keys of walks
+	walks       sync.Pool    // of *walk
+	memory      memory
+	longWay     bool // a test's: no walks
 
 	lines ingest.RareLines
 }
@@ -163,8 +171,9 @@ func New(sink ingest.Sink, limits ingest.Limits, metrics *ingest.Metrics, logger
 	meter := metrics.Meter("otlp")
 	port := ingest.NewPort(sink, limits, meter, now)
 	h := &Handler{
-		port: port, limits: limits, meter: meter, logger: logger, now: now, options: o,
+		port: port, sink: sink, limits: limits, meter: meter, logger: logger, now: now, options: o,
 		appendable: ingest.NewAppendable(sink, limits, metrics, "otlp"),
+		seed:       port.Seed(walkEncoding(&o, &limits)),
 		sums:       newSums(limits, port.Seed("otlp deltas"), o.DeltaStateBytesMax),
 		converters: sync.Pool{New: func() any { return prometheusremotewrite.NewPrometheusConverter(nil) }},
 	}
@@ -245,6 +254,17 @@ func (h *Handler) handle(r *http.Request, e encoding, d *ingest.Delivery) answer
 	if err != nil {
 		return failed(err)
 	}
+	var w *walk
+	if e == encodingProto && !h.longWay {
+		var a answer
+		var done bool
+		if a, w, done = h.quick(r.Context(), body, d); done {
+			return a
+		}
+		if w != nil {
+			defer h.forget(w)
+		}
+	}
 	md, bytes, err := h.decode(body, e)
 	defer h.release(bytes)
 	if err != nil {
@@ -252,9 +272,13 @@ func (h *Handler) handle(r *http.Request, e encoding, d *ingest.Delivery) answer
 	}
 	v := &vetting{h: h, d: d}
 	v.metrics(md)
-	refused, err := h.store(r.Context(), md, v)
+	refused, err := h.store(r.Context(), md, v, w)
 	if err != nil {
 		return failed(err)
+	}
+	if w != nil && d.Result().Rejected.Total() == 0 {
+		// What it has learned is for later requests: this one is stored, and the next one tries again.
+		_ = w.learn(r.Context(), md)
 	}
 	return answer{code: http.StatusOK, rejected: min(v.refused+refused, v.points), text: d.Refusals()}
 }

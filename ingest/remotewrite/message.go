@@ -23,8 +23,8 @@ type messages struct {
 	proto protocol
 }
 
-// Receive implements ingest.Receiver.
-func (m messages) Receive(ctx context.Context, message []byte) (arrival.Result, error) {
+// Receive implements ingest.Receiver. All that a message holds says its time.
+func (m messages) Receive(ctx context.Context, message []byte, _ []ingest.Sent) (arrival.Result, error) {
 	h := m.h
 	start := h.now()
 	a, err := h.take(ctx, m.proto, nil, message)

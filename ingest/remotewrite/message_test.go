@@ -39,7 +39,7 @@ func TestReceiver(t *testing.T) {
 	} {
 		budget := ingest.NewBudget(1 << 20)
 		r := newLimitedReceiver(ingest.Limits{CompressedBytesMax: 1000, DecodedBytesMax: 2000, InFlight: budget})
-		result, err := r.Receiver(c.second).Receive(t.Context(), c.message)
+		result, err := r.Receiver(c.second).Receive(t.Context(), c.message, nil)
 		if c.err != nil {
 			require.ErrorIs(t, err, c.err, name)
 		} else {
@@ -51,12 +51,12 @@ func TestReceiver(t *testing.T) {
 	}
 	r := newReceiver()
 	r.sink.Err = &arrival.Unavailable{Reason: "disk_full", Err: errors.New("full")}
-	_, err := r.Receiver(false).Receive(t.Context(), good1)
+	_, err := r.Receiver(false).Receive(t.Context(), good1, nil)
 	var unavailable *arrival.Unavailable
 	require.ErrorAs(t, err, &unavailable)
 	require.NotErrorIs(t, err, ingest.ErrMalformed)
 	full := ingest.NewBudget(1)
-	_, err = newLimitedReceiver(ingest.Limits{InFlight: full}).Receiver(false).Receive(t.Context(), good1)
+	_, err = newLimitedReceiver(ingest.Limits{InFlight: full}).Receiver(false).Receive(t.Context(), good1, nil)
 	require.ErrorIs(t, err, ingest.ErrOverload)
 }
 
@@ -65,7 +65,7 @@ func TestReceiverKeepsNothing(t *testing.T) {
 	r := newReceiver()
 	for i := range 50 {
 		message := wire1(t, one1(float64(i), "__name__", "up", "i", strconv.Itoa(i)))
-		_, err := r.Receiver(false).Receive(t.Context(), message)
+		_, err := r.Receiver(false).Receive(t.Context(), message, nil)
 		require.NoError(t, err)
 		clear(message)
 	}

@@ -336,7 +336,7 @@ func TestPythonHistogram(t *testing.T) {
 	r.sink.Clear()
 	b, err := (&prompb.WriteRequest{Timeseries: request}).Marshal()
 	require.NoError(t, err)
-	_, err = r.Receiver(false).Receive(t.Context(), snappy.Encode(nil, b))
+	_, err = r.Receiver(false).Receive(t.Context(), snappy.Encode(nil, b), nil)
 	require.NoError(t, err)
 	require.Len(t, got(r), 4)
 }

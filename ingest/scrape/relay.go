@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strconv"
 	"sync"
 	"time"
@@ -58,6 +59,8 @@ type relay struct {
 
 // relayJob is how the targets of a job are asked.
 type relayJob struct {
+	// conf is what the client is made of.
+	conf     config_util.HTTPClientConfig
 	client   *http.Client
 	fallback string
 	scheme   model.ValidationScheme
@@ -109,9 +112,22 @@ func (r *relay) replace(jobs map[string]*relayJob) {
 	was := r.jobs
 	r.jobs = jobs
 	r.mu.Unlock()
-	for _, job := range was {
-		job.client.CloseIdleConnections()
+	for name, job := range was {
+		if stays := jobs[name]; stays == nil || stays.client != job.client {
+			job.client.CloseIdleConnections()
+		}
 	}
+}
+
+// client returns the client of a job: the one that it has, with its connections, if that is made of the same.
+func (r *relay) client(job *config.ScrapeConfig) (*http.Client, error) {
+	r.mu.RLock()
+	was := r.jobs[job.JobName]
+	r.mu.RUnlock()
+	if was != nil && reflect.DeepEqual(was.conf, job.HTTPClientConfig) {
+		return was.client, nil
+	}
+	return config_util.NewClientFromConfig(job.HTTPClientConfig, job.JobName)
 }
 
 // clientOptions make the scrape manager's clients connect to the relay.
@@ -127,15 +143,15 @@ func (r *relay) clientOptions() []config_util.HTTPClientOption {
 
 // relayed returns the configuration for the scrape manager, the same but for the
 // clients, and how the relay is to ask the targets from then on.
-func relayed(c *config.Config, jobs []*config.ScrapeConfig) (*config.Config, map[string]*relayJob, error) {
+func (r *relay) relayed(c *config.Config, jobs []*config.ScrapeConfig) (*config.Config, map[string]*relayJob, error) {
 	asked := make(map[string]*relayJob, len(jobs))
 	configs := make([]*config.ScrapeConfig, 0, len(jobs))
 	for _, job := range jobs {
-		client, err := config_util.NewClientFromConfig(job.HTTPClientConfig, job.JobName)
+		client, err := r.client(job)
 		if err != nil {
 			return nil, nil, fmt.Errorf("job %q: %w", job.JobName, err)
 		}
-		asked[job.JobName] = &relayJob{client: client, fallback: job.ScrapeFallbackProtocol.HeaderMediaType(), scheme: job.MetricNameValidationScheme}
+		asked[job.JobName] = &relayJob{conf: job.HTTPClientConfig, client: client, fallback: job.ScrapeFallbackProtocol.HeaderMediaType(), scheme: job.MetricNameValidationScheme}
 		toRelay := *job
 		toRelay.HTTPClientConfig = config_util.HTTPClientConfig{HTTPHeaders: &config_util.Headers{Headers: map[string]config_util.Header{
 			jobHeader: {Values: []string{url.QueryEscape(job.JobName)}},

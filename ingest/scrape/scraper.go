@@ -152,7 +152,7 @@ func (s *Scraper) Apply(text []byte) error {
 	}
 	var asked map[string]*relayJob
 	if s.relay != nil {
-		if c, asked, err = relayed(c, jobs); err != nil {
+		if c, asked, err = s.relay.relayed(c, jobs); err != nil {
 			return fmt.Errorf("input %q: %w", s.o.Name, err)
 		}
 	}

@@ -90,10 +90,10 @@ func TestBadLinesInLargeText(t *testing.T) {
 	}
 	for _, contentType := range []string{plainText, "application/openmetrics-text; version=1.0.0; charset=utf-8"} {
 		for _, zip := range []bool{false, true} {
-			var served atomic.Int64
+			var stored atomic.Bool
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Content-Type", contentType)
-				if served.Add(1) > 1 {
+				if stored.Load() {
 					return
 				}
 				if !zip {
@@ -107,10 +107,12 @@ func TestBadLinesInLargeText(t *testing.T) {
 				_ = z.Close()
 			}))
 			r := start(t, scrape.Options{Tolerant: true}, "- job_name: large\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  static_configs: [{targets: ["+strings.TrimPrefix(server.URL, "http://")+"]}]\n")
-			r.scrapes(1)
+			// On a busy machine a scrape may be too slow, and the next one is whole.
+			r.until("a whole scrape", func() bool { return len(r.named("good")) > 0 })
+			stored.Store(true)
 			require.Len(t, r.named("good"), lines-len(badLines), contentType)
 			require.Empty(t, r.named("bad"), contentType)
-			require.EqualValues(t, len(badLines), r.counter("varve_scrape_lines_left_out_total"), contentType)
+			require.GreaterOrEqual(t, r.counter("varve_scrape_lines_left_out_total"), float64(len(badLines)), contentType)
 			r.stop()
 			server.Close()
 		}

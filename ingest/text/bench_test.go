@@ -2,7 +2,6 @@ package text_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"math"
@@ -10,11 +9,10 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"github.com/prometheus/prometheus/storage"
 	"github.com/stretchr/testify/require"
 
-	"varve/arrival"
 	"varve/ingest"
+	"varve/ingest/ingesttest"
 	"varve/ingest/text"
 )
 
@@ -22,36 +20,8 @@ func floatOf(bits uint64) float64 { return math.Float64frombits(bits) }
 
 func newRecorder() *httptest.ResponseRecorder { return httptest.NewRecorder() }
 
-// tableSink knows keys and forgets samples: what is measured is the input.
-type tableSink struct {
-	refs map[arrival.Key]storage.SeriesRef
-}
-
-func (*tableSink) Seed() arrival.Seed { return 1 }
-
-func (s *tableSink) Lookup(rows []arrival.Row) (missing int) {
-	for i := range rows {
-		if rows[i].Ref = s.refs[rows[i].Key]; rows[i].Ref == 0 {
-			missing++
-		}
-	}
-	return missing
-}
-
-func (s *tableSink) Resolve(_ context.Context, unknown []arrival.Unknown) error {
-	for i := range unknown {
-		s.refs[unknown[i].Key] = storage.SeriesRef(len(s.refs) + 1)
-		unknown[i].Ref = s.refs[unknown[i].Key]
-	}
-	return nil
-}
-
-func (*tableSink) Write(_ context.Context, b *arrival.Batch) (arrival.Result, error) {
-	return arrival.Result{Samples: len(b.Times)}, nil
-}
-
 func newTableInput() *text.Input {
-	return text.New(&tableSink{map[arrival.Key]storage.SeriesRef{}}, ingest.Limits{}, ingest.NewMetrics(nil), discard, fixedNow, text.Options{})
+	return text.New(ingesttest.NewTable(), ingest.Limits{}, ingest.NewMetrics(nil), discard, fixedNow, text.Options{})
 }
 
 // bareWriter is a ResponseWriter that keeps the status only.

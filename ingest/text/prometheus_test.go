@@ -8,11 +8,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
@@ -22,6 +24,7 @@ import (
 
 	"varve/arrival"
 	"varve/ingest"
+	"varve/ingest/ingesttest"
 	"varve/ingest/text"
 )
 
@@ -173,6 +176,27 @@ func TestAnswers(t *testing.T) {
 	a = i.prometheus(t, "up 1\nnew 1\n")
 	require.Equal(t, "series_limit: 1", a.Reasons)
 	require.Contains(t, a.Examples[0], `line 2: series_limit: "{__name__=\"new\"}"`)
+}
+
+// TestRefusedOnce shows that what is refused of a body that comes again and again while the archive is away is counted once, when
+// the rest is stored.
+func TestRefusedOnce(t *testing.T) {
+	sink, reg := ingesttest.NewSink(), prometheus.NewRegistry()
+	h := text.New(sink, ingest.Limits{}, ingest.NewMetrics(reg), discard, fixedNow, text.Options{}).Prometheus()
+	post := func() int {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, request("/", strings.NewReader("up 1\nup{ 2\nup 3\n")))
+		return w.Code
+	}
+	sink.Err = &arrival.Unavailable{Reason: "disk_full", Err: errors.New("full")}
+	for range 3 {
+		require.Equal(t, http.StatusServiceUnavailable, post())
+	}
+	require.Zero(t, ingesttest.Counted(t, reg, "varve_ingest_rejected_total"))
+	sink.Err = nil
+	require.Equal(t, http.StatusBadRequest, post())
+	require.EqualValues(t, 1, ingesttest.Counted(t, reg, "varve_ingest_rejected_total"))
+	require.EqualValues(t, 2, ingesttest.Counted(t, reg, "varve_ingest_written_total"))
 }
 
 type failing struct{}

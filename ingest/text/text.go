@@ -160,7 +160,11 @@ func (in *Input) serve(w http.ResponseWriter, r *http.Request, f format, prepare
 		received, decoded = int(from.wire.read), int(x.window.read)
 		from.close()
 	}
-	in.meters[f].Answered(code, in.now().Sub(began), received, decoded, &x.batch.result)
+	counted := x.batch.result
+	if ingest.ComesAgain(code) {
+		counted = arrival.Result{} // It is when all has come.
+	}
+	in.meters[f].Answered(code, in.now().Sub(began), received, decoded, &counted)
 	x.end()
 	returned = true
 }
