@@ -56,6 +56,10 @@ func NewServer(o ServerOptions) (*Server, error) {
 func (s *Server) Beside(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Expect") != "" {
+				// net/http has to find its own body in its request, or it asks for all of what is refused and waits for it.
+				r = r.WithContext(r.Context())
+			}
 			limitBodyTime(w, r, false)
 			h.ServeHTTP(w, r)
 		}),

@@ -216,3 +216,25 @@ func TestBodiesOfEveryRequestHaveADeadline(t *testing.T) {
 		require.Empty(t, w.deadlines, "there is no body")
 	}
 }
+
+func TestRefusedBodiesAreNotAskedFor(t *testing.T) {
+	// A client that waits to be asked for its body gets the refusal at once, and nothing asks.
+	t.Parallel()
+	f := newFixture(t, func(o *api.Options) {
+		o.Inputs = writer(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "taken", http.StatusConflict) })
+	})
+	s, base, done := serving(t, f, 10)
+	s.Use(f.handler)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(base, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	_, err = io.WriteString(conn, "POST /api/v1/write HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
+	require.NoError(t, err)
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	require.Equal(t, http.StatusConflict, answer.StatusCode)
+	require.NoError(t, s.Shutdown(t.Context()))
+	require.NoError(t, <-done)
+}

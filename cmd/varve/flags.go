@@ -37,7 +37,11 @@ var settings = []setting{
 
 // overrides are the flags that were given. They are kept as texts and applied to
 // every configuration that is read, at a reload too.
-type overrides struct{ given []givenFlag }
+type overrides struct {
+	given []givenFlag
+	// last, unless nil, is applied behind them.
+	last func(*config.Config)
+}
 
 type givenFlag struct {
 	setting setting
@@ -65,6 +69,9 @@ func (o *overrides) apply(c *config.Config) error {
 		if err := g.setting.value(c).Set(g.text); err != nil {
 			return fmt.Errorf("--%s: %w", g.setting.flag, err)
 		}
+	}
+	if o.last != nil {
+		o.last(c)
 	}
 	return nil
 }

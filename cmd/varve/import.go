@@ -17,7 +17,7 @@ import (
 
 // addImport adds the verbs that send files to a running server.
 func addImport(app *kingpin.Application, stdout, stderr io.Writer) {
-	cmd := app.Command("import", "Send files with the past of series to a running server, in pieces, and go on where an import ended before.")
+	cmd := app.Command("import", "Bring the past of series to a server: from files, blocks or another server. An import goes on where it ended before.")
 	addImportOf(cmd, "openmetrics", "Import OpenMetrics, or the text format of Prometheus.", cutExposition, stdout, stderr, func(c *kingpin.CmdClause) func() (string, url.Values, int) {
 		format := c.Flag("format", "openmetrics (timestamps in seconds) or prometheus (in milliseconds).").Default("openmetrics").Enum("openmetrics", "prometheus")
 		extra := c.Flag("extra-label", "A label name=value that every series gets, repeatable.").Strings()
@@ -40,6 +40,8 @@ func addImport(app *kingpin.Application, stdout, stderr io.Writer) {
 			return "/api/v1/import/influx", url.Values{"precision": {*precision}, "extra_label": *extra}, 0
 		}
 	})
+	addImportTSDB(cmd, stdout, stderr)
+	addImportRemoteRead(cmd, stdout, stderr)
 }
 
 // importPieceBytes is what is sent at a time: some ten thousand samples, so that a sync to disk costs next to nothing

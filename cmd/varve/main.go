@@ -1,7 +1,7 @@
 // Command varve keeps Prometheus metrics for years and answers PromQL over them.
 //
 // Each verb has a file of its own: serve, config, check config, check data,
-// inspect, seal, plan, import, version. The server is put together in server.go, under a drawing of
+// inspect, outputs, seal, plan, import, export, snapshot, version. The server is put together in server.go, under a drawing of
 // its parts; this is the one place that knows all packages.
 //
 // Exit codes: 0 when the verb did what it was asked, 1 when it could not or found
@@ -50,6 +50,8 @@ func execute(args []string, stdout, stderr io.Writer) (code int) {
 	addSeal(app, stdout, stderr)
 	addPlan(app, stdout, stderr)
 	addImport(app, stdout, stderr)
+	addExport(app, stdout, stderr)
+	addSnapshot(app, stdout, stderr)
 	addVersion(app, stdout)
 	_, err := app.Parse(args)
 	switch {

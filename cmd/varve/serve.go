@@ -24,8 +24,16 @@ func addServe(app *kingpin.Application, stderr io.Writer) {
 	cmd := app.Command("serve", "Run the server. Flags override the configuration file, which overrides the defaults.")
 	file := cmd.Flag("config.file", "Configuration file; \"varve config\" prints one.").PlaceHolder("FILE").String()
 	flags := addFlags(cmd)
+	back := addLookBack(cmd, stderr)
 	cmd.Action(func(*kingpin.ParseContext) error {
-		err := serve(*file, flags, stderr)
+		if *back.id != "" {
+			path, err := back.prepare(*file)
+			if err != nil {
+				return err
+			}
+			flags.last = func(c *config.Config) { c.LookBack(path) }
+		}
+		err := serve(*file, flags, *back.id != "", stderr)
 		if mistakes, ok := errors.AsType[*config.Mistakes](err); ok {
 			fmt.Fprintln(stderr, mistakes)
 			return errFound
@@ -36,7 +44,7 @@ func addServe(app *kingpin.Application, stderr io.Writer) {
 
 // serve runs the server until a signal or a request stops it, then returns nil,
 // or until one of its parts fails.
-func serve(configFile string, flags *overrides, stderr io.Writer) error {
+func serve(configFile string, flags *overrides, lookBack bool, stderr io.Writer) error {
 	c, err := config.Read(configFile, flags.apply)
 	if err != nil {
 		return err
@@ -50,7 +58,7 @@ func serve(configFile string, flags *overrides, stderr io.Writer) error {
 		return fmt.Errorf("listen: %w; choose another address with --web.listen-address", err)
 	}
 	s, err := newServer(serverOptions{
-		config: c, configFile: configFile, flags: flags, logger: logger, logLevel: level, address: listener.Addr(),
+		config: c, configFile: configFile, flags: flags, logger: logger, logLevel: level, address: listener.Addr(), lookBack: lookBack,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -113,9 +121,12 @@ func addSignals(g *run.Group, s *server, logger *slog.Logger) {
 
 // drain answers open requests and refuses new ones.
 func (s *server) drain(error) {
-	// A request may wait for the compactor.
+	// A request may wait for the compactor, or for a snapshot.
 	if c := s.compacting.Load(); c != nil {
 		c.end()
+	}
+	if p := s.snapshots.Load(); p != nil {
+		p.end()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
@@ -148,7 +159,11 @@ func newLogger(c *config.Config, stderr io.Writer) (*slog.Logger, *promslog.Leve
 func announce(logger *slog.Logger, s *server, c *config.Config) {
 	base := strings.TrimRight(s.externalURL.String(), "/")
 	logger.Info("Varve starts.", "version", buildVersion().Version, "data", s.dataDir, "address", s.o.address.String())
-	logger.Info("Point Prometheus here.", "remote_write_url", base+"/api/v1/write")
+	if s.o.lookBack {
+		logger.Info("This is a look back at a snapshot: queries are answered, and nothing is taken in.")
+	} else {
+		logger.Info("Point Prometheus here.", "remote_write_url", base+"/api/v1/write")
+	}
 	logger.Info("Point Grafana here, as a Prometheus data source.", "url", base)
 	logger.Info("Memory.", "engine_bytes", s.engineBytes, "go_limit_bytes", s.heapLimitBytes)
 	loopback := isLoopback(s.o.address)

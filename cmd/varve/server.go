@@ -48,6 +48,8 @@ type serverOptions struct {
 	logger     *slog.Logger
 	logLevel   *promslog.Level
 	address    net.Addr
+	// lookBack makes a server that only answers queries.
+	lookBack bool
 }
 
 // server is the whole process:
@@ -95,8 +97,9 @@ type server struct {
 	// stopping is closed to make the archive's actor end.
 	stopping chan struct{}
 	closeErr error // of the archive; set before the group ends
-	// compacting and inputs are set once there is an archive.
+	// compacting, snapshots and inputs are set once there is an archive.
 	compacting atomic.Pointer[compacting]
+	snapshots  atomic.Pointer[snapshots]
 	inputs     atomic.Pointer[inputs]
 
 	// reloadMu is held while a configuration is read and put into effect, and while
@@ -162,35 +165,54 @@ func (s *server) runArchive() error {
 	engine, err := s.newEngine()
 	compacting := s.newCompacting(a)
 	forwarding := s.newForwarding(a, engine)
-	if err == nil {
-		err = s.useArchive(a, engine, compacting, forwarding)
+	snapshots, snapshotsErr := s.newSnapshots(a, compacting)
+	if err = errors.Join(err, snapshotsErr); err == nil {
+		err = s.useArchive(a, engine, compacting, forwarding, snapshots)
 	}
 	if err != nil {
 		s.drainInputs(context.Background())
+		if snapshots != nil {
+			err = errors.Join(err, snapshots.stop())
+		}
 		return errors.Join(err, closeBoth(engine, a))
 	}
 	s.compacting.Store(compacting)
+	s.snapshots.Store(snapshots)
+	if s.o.lookBack {
+		compacting.Pause()
+	}
 	go compacting.run()
 	select {
 	case <-a.Started():
 		if err := a.StartError(); err != nil {
 			s.drainInputs(context.Background())
 			compacting.stop()
+			err = errors.Join(err, snapshots.stop())
 			return errors.Join(fmt.Errorf("read the journal back: %w; run varve check data %s", err, s.dataDir), closeBoth(engine, a))
 		}
 		s.o.logger.Info("Ready.", "after", time.Since(s.started).Round(time.Millisecond).String())
-		if err := forwarding.begin(s); err != nil {
-			// What can't be forwarded must not keep samples from being taken.
-			s.o.logger.Error("Outputs could not be begun.", "err", err)
-		}
+		s.beginBackground(forwarding, snapshots)
 	case <-s.stopping:
 	}
 	<-s.stopping
 	s.drainInputs(context.Background())
 	forwarding.stop()
+	stopErr := snapshots.stop()
 	compacting.stop()
-	s.closeErr = closeBoth(engine, a)
+	s.closeErr = errors.Join(stopErr, closeBoth(engine, a))
 	return nil
+}
+
+// beginBackground begins what needs the journal to be read back.
+func (s *server) beginBackground(forwarding *forwarding, snapshots *snapshots) {
+	if s.o.lookBack {
+		return
+	}
+	if err := forwarding.begin(s); err != nil {
+		// What can't be forwarded must not keep samples from being taken.
+		s.o.logger.Error("Outputs could not be begun.", "err", err)
+	}
+	snapshots.run()
 }
 
 func closeBoth(engine *query.Engine, a *archive.Archive) error {
@@ -210,13 +232,12 @@ func closeAfter(a *archive.Archive, err error) error {
 }
 
 // useArchive puts together what stands on the archive and lets requests in.
-func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting *compacting, forwarding *forwarding) error {
+func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting *compacting, forwarding *forwarding, snapshots *snapshots) error {
 	c := s.o.config
 	s.metrics.watch(a)
 	inputs := s.newInputs(a)
-	handler, err := api.New(api.Options{
-		Guard: s.guard, Engine: engine, Storage: archiveStorage{a}, Catalogue: catalogue{a}, StorageStatus: storageStatus, Queries: engine, Compactor: compacting, Outputs: forwarding,
-		Deletes: deleting{compacting, func() time.Duration { return time.Duration(s.current.Load().Deletes.Grace) }},
+	o := api.Options{
+		Guard: s.guard, Engine: engine, Storage: archiveStorage{a}, Catalogue: catalogue{a}, StorageStatus: storageStatus, Queries: engine,
 		Actions: api.Actions{
 			Ready: a.StartError, Reload: s.reload, Quit: s.stop, ConfigYAML: func() string { return s.current.Load().YAML() },
 			ExternalLabels: s.externalLabels, RuntimeInfo: s.runtimeInfo,
@@ -231,7 +252,12 @@ func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting
 		Registry: s.registry, Logger: s.o.logger, Version: buildVersion(), Flags: shown(c, s.o.configFile),
 		ExternalURL: s.externalURL, ListenAddress: s.o.address.String(),
 		EnableAdmin: c.Web.EnableAdminAPI, EnableLifecycle: c.Web.EnableLifecycle,
-	})
+	}
+	if !s.o.lookBack {
+		o.Compactor, o.Outputs, o.Snapshots, o.Intake = compacting, forwarding, snapshots, intakeHandlers(a, c)
+		o.Deletes = deleting{compacting, func() time.Duration { return time.Duration(s.current.Load().Deletes.Grace) }}
+	}
+	handler, err := api.New(o)
 	if err != nil {
 		return err
 	}

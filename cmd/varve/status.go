@@ -22,8 +22,10 @@ func storageStatus(err error) int {
 		}
 	}
 	switch {
-	case errors.Is(err, archive.ErrQueryLimit):
+	case errors.Is(err, archive.ErrQueryLimit), errors.Is(err, archive.ErrOutOfRetention), errors.Is(err, archive.ErrIntakeChunk):
 		return http.StatusUnprocessableEntity
+	case errors.Is(err, archive.ErrDayTaken):
+		return http.StatusConflict
 	case errors.Is(err, archive.ErrStarting), errors.Is(err, archive.ErrBusy), errors.Is(err, rocks.ErrStalled), errors.Is(err, rocks.ErrClosed):
 		return http.StatusServiceUnavailable
 	}

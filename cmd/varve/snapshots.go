@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/thanos-io/objstore"
+
+	"varve/api"
+	"varve/archive"
+	"varve/bucket"
+	"varve/config"
+	"varve/snapshot"
+)
+
+// Names in the data directory.
+const (
+	// localSnapshotsDir has the copies that POST /api/v1/admin/tsdb/snapshot makes; nothing removes them.
+	localSnapshotsDir = "snapshots"
+	// uploadingDir has what is on its way to object storage.
+	uploadingDir = "uploading"
+	// hashesName is a file with the hashes of files that don't change.
+	hashesName = "hashes"
+)
+
+// snapshots makes snapshots of the server's archive, as the API wants it, and on a schedule.
+type snapshots struct {
+	archive    *archive.Archive
+	compacting *compacting
+	dataDir    string
+	log        *slog.Logger
+	// store is nil if no place is configured.
+	store    *snapshot.Store
+	bucket   objstore.Bucket
+	schedule snapshot.Schedule
+
+	life context.Context
+	end  context.CancelFunc
+	work sync.WaitGroup
+}
+
+func (s *server) newSnapshots(a *archive.Archive, c *compacting) (*snapshots, error) {
+	k := s.o.config.Snapshots
+	out := &snapshots{archive: a, compacting: c, dataDir: s.dataDir, log: s.o.logger.With("component", "snapshots")}
+	out.life, out.end = context.WithCancel(context.Background())
+	if k.ObjstoreConfigFile == "" {
+		return out, nil
+	}
+	var err error
+	if out.bucket, err = openBucket(k.ObjstoreConfigFile, out.log, s.registry); err != nil {
+		return nil, fmt.Errorf("snapshots: %w", err)
+	}
+	out.store, err = snapshot.New(snapshot.Options{
+		Bucket: out.bucket, Scratch: filepath.Join(s.dataDir, uploadingDir), HashCache: filepath.Join(s.dataDir, hashesName),
+		Take: func(ctx context.Context, dir string) (snapshot.Taken, error) { return takeCheckpoint(ctx, a, dir) },
+		// What is due is sealed first: it doesn't change any more, so that the next snapshot has it already.
+		// A copy of what isn't sealed is better than none.
+		Before: func(ctx context.Context) error {
+			if _, err := c.Compact(ctx, api.CompactRequest{Wait: true}); err != nil && ctx.Err() == nil {
+				out.log.Warn("What is due could not be sealed before the snapshot; it is made all the same.", "err", err)
+			}
+			return ctx.Err()
+		},
+		Parallel: k.Parallel, BytesPerSecond: int64(k.MaxUploadRate),
+		Logger: out.log, Registerer: s.registry, Version: buildVersion().Version,
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("snapshots: %w", err), out.bucket.Close())
+	}
+	out.schedule = snapshot.Schedule{Every: time.Duration(k.Every), At: time.Duration(k.Offset), Keep: keepRule(k.Keep)}
+	return out, nil
+}
+
+func keepRule(k config.KeepSnapshots) snapshot.Keep {
+	return snapshot.Keep{Last: k.Last, Daily: k.Daily, Weekly: k.Weekly, Monthly: k.Monthly, Yearly: k.Yearly}
+}
+
+// openBucket opens the object storage that a file describes.
+func openBucket(file string, log *slog.Logger, registerer prometheus.Registerer) (objstore.Bucket, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	b, err := bucket.Open(text, "varve", log, registerer)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return b, nil
+}
+
+// takeCheckpoint makes dir a copy of the archive.
+func takeCheckpoint(ctx context.Context, a *archive.Archive, dir string) (snapshot.Taken, error) {
+	c, err := a.Checkpoint(ctx, dir)
+	if err != nil {
+		return snapshot.Taken{}, err
+	}
+	t := snapshot.Taken{Incarnation: c.Incarnation, Taken: c.Taken, Last: c.Last, Series: c.Series}
+	for _, f := range c.Files {
+		t.Files = append(t.Files, snapshot.TakenFile{Path: f.Path, Bytes: f.Bytes, Family: f.Family, Immutable: f.Immutable})
+	}
+	for _, d := range c.Days {
+		t.Days = append(t.Days, snapshot.Day{Day: d.Day, Samples: d.Samples, Bytes: d.Bytes, Digest: snapshot.Digest(d.Digest), Sealed: d.Sealed})
+	}
+	for _, k := range c.Cursors {
+		t.Cursors = append(t.Cursors, snapshot.Cursor{Name: k.Name, Next: k.Next, Samples: k.Samples})
+	}
+	return t, nil
+}
+
+// run makes what the schedule asks for, until stop.
+func (s *snapshots) run() {
+	if s.store == nil || s.schedule.Every == 0 {
+		return
+	}
+	s.work.Go(func() {
+		if err := s.store.Run(s.life, s.schedule); err != nil && s.life.Err() == nil {
+			s.log.Error("No snapshots are made any more.", "err", err)
+		}
+	})
+}
+
+// stop ends what is under way, whose files need not be sent again, and waits for it.
+func (s *snapshots) stop() error {
+	s.end()
+	s.work.Wait()
+	if s.bucket == nil {
+		return nil
+	}
+	return s.bucket.Close()
+}
+
+// SnapshotStatus implements api.Snapshots.
+func (s *snapshots) SnapshotStatus() any {
+	out := struct {
+		Configured bool `json:"configured"`
+		snapshot.Status
+	}{Configured: s.store != nil}
+	if s.store != nil {
+		out.Status = s.store.Status()
+	}
+	return out
+}
+
+// ListSnapshots implements api.Snapshots.
+func (s *snapshots) ListSnapshots(ctx context.Context) (any, error) {
+	if s.store == nil {
+		return nil, api.ErrNoSnapshots
+	}
+	list, err := s.store.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(list)
+	return list, nil
+}
+
+// snapshotMade is what is told of a snapshot that was made.
+type snapshotMade struct {
+	ID      string         `json:"id"`
+	Taken   time.Time      `json:"taken"`
+	Files   snapshot.Stats `json:"files"`
+	Seconds float64        `json:"seconds"`
+}
+
+// CreateSnapshot implements api.Snapshots. What was begun goes on when the client leaves.
+func (s *snapshots) CreateSnapshot(ctx context.Context, wait bool) (any, error) {
+	if s.store == nil {
+		return nil, api.ErrNoSnapshots
+	}
+	if s.life.Err() != nil {
+		return nil, errStopping
+	}
+	type answer struct {
+		made snapshotMade
+		err  error
+	}
+	answers := make(chan answer, 1)
+	began := time.Now()
+	s.work.Go(func() {
+		m, stats, err := s.store.Create(s.life, nil)
+		answers <- answer{snapshotMade{m.ID, m.Taken, stats, time.Since(began).Seconds()}, snapshotError(err)}
+	})
+	if !wait {
+		return struct{}{}, nil // What becomes of it is logged, and in the status.
+	}
+	select {
+	case a := <-answers:
+		return a.made, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// VerifySnapshot implements api.Snapshots.
+func (s *snapshots) VerifySnapshot(ctx context.Context, id string, contents bool) (any, error) {
+	if s.store == nil {
+		return nil, api.ErrNoSnapshots
+	}
+	report, err := s.store.Verify(ctx, id, snapshot.VerifyOptions{Contents: contents}, nil)
+	return report, snapshotError(err)
+}
+
+// PruneSnapshots implements api.Snapshots.
+func (s *snapshots) PruneSnapshots(ctx context.Context, dry bool) (any, error) {
+	if s.store == nil {
+		return nil, api.ErrNoSnapshots
+	}
+	report, err := s.store.Prune(ctx, s.schedule.Keep, dry)
+	return report, snapshotError(err)
+}
+
+// LocalSnapshot implements api.Snapshots.
+func (s *snapshots) LocalSnapshot(ctx context.Context) (string, error) {
+	parent := filepath.Join(s.dataDir, localSnapshotsDir)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return "", err
+	}
+	name := ulid.Make().String()
+	_, err := s.archive.Checkpoint(ctx, filepath.Join(parent, name))
+	return name, err
+}
+
+// snapshotError gives errors the classes that the API knows.
+func snapshotError(err error) error {
+	switch {
+	case errors.Is(err, snapshot.ErrBusy):
+		return fmt.Errorf("%w: %w", api.ErrSnapshotBusy, err)
+	case errors.Is(err, snapshot.ErrNotFound), errors.Is(err, snapshot.ErrID):
+		return fmt.Errorf("%w: %w", api.ErrNoSnapshot, err)
+	}
+	return err
+}

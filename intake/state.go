@@ -1,0 +1,140 @@
+package intake
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"varve/digest"
+)
+
+// state is the file that lets a run go on where another one ended: the days that were proved to have arrived.
+//
+// It is written anew after each day: beside itself, synced, and renamed. A file that is lost costs time and nothing
+// else, since what a target holds already is found there.
+type state struct {
+	path string
+	stateFile
+}
+
+type stateFile struct {
+	Version int                 `json:"version"`
+	Days    map[string]dayState `json:"days"`
+}
+
+const stateVersion = 1
+
+// stateBytesMax bounds the file: a day takes about 300 bytes, so this is a thousand years.
+const stateBytesMax = 128 << 20
+
+// dayState is a day that is done.
+type dayState struct {
+	// Identity is that of the source's day and of what of it was asked for.
+	Identity string        `json:"identity"`
+	Way      way           `json:"way"`
+	Series   uint64        `json:"series"`
+	Digest   digest.Series `json:"digest"`
+	Bytes    uint64        `json:"bytes"`
+	Stored   uint64        `json:"stored,omitempty"`
+	Repeated uint64        `json:"repeated,omitempty"`
+}
+
+// way is how a day went to the target.
+type way string
+
+const (
+	wayLeased  way = "leased"
+	wayWritten way = "written"
+	wayEmpty   way = "empty"
+)
+
+func readState(path string) (*state, error) {
+	s := &state{path: path, stateFile: stateFile{Version: stateVersion, Days: map[string]dayState{}}}
+	if path == "" {
+		return s, nil
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return s, nil
+	} else if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, stateBytesMax+1))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if s.stateFile, err = parseState(b); err != nil {
+		return nil, fmt.Errorf("state file %s: %w; move it away to begin anew: what has arrived is found where it is", path, err)
+	}
+	return s, nil
+}
+
+func parseState(b []byte) (f stateFile, err error) {
+	if len(b) > stateBytesMax {
+		return f, fmt.Errorf("more than %d bytes", stateBytesMax)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&f); err != nil {
+		return f, err
+	}
+	if f.Version != stateVersion {
+		return f, fmt.Errorf("version %d is not known, only %d", f.Version, stateVersion)
+	}
+	if f.Days == nil {
+		f.Days = map[string]dayState{}
+	}
+	for name, day := range f.Days {
+		switch day.Way {
+		case wayLeased, wayWritten, wayEmpty:
+		default:
+			return f, fmt.Errorf("day %q went the way %q, which is not known", name, day.Way)
+		}
+	}
+	return f, nil
+}
+
+// done notes a day, durably.
+func (s *state) done(day string, d dayState) error {
+	s.Days[day] = d
+	if s.path == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(s.stateFile, "", "\t")
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(s.path, append(b, '\n')); err != nil {
+		return fmt.Errorf("write state file: %w", err)
+	}
+	return nil
+}
+
+// replaceFile puts a file in the place of another, whole or not at all.
+func replaceFile(path string, b []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
