@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 .PHONY: help run deps build install test vet unit gate check fmt fmt-check lint staticcheck vulncheck \
-	bench bench-full bench-forward bench-inputs bench-codec crash forward fuzz peers docs docs-check clean
+	bench bench-full bench-forward bench-inputs bench-blocks bench-codec crash forward fuzz peers docs docs-check clean
 
 # What the build needs beyond Go. librocksdb-dev brings the compression libraries.
 PACKAGES := gcc g++ librocksdb-dev
@@ -124,6 +124,10 @@ bench-forward: build ## Run the benchmarks of outputs and of writes beside the c
 
 bench-inputs: build ## Run the benchmark of inputs beside VictoriaMetrics, InfluxDB and Prometheus 3, SIZE=short (7 min) or full (40 min). ARGS=--inputs-parts=influx,nats chooses.
 	VARVE_BINARY=$(CURDIR)/bin/varve go run ./benchmarks --size=$(or $(SIZE),short) $(ARGS) inputs
+
+bench-blocks: build ## Run the benchmarks of imported blocks, beside VictoriaMetrics, and of snapshots, SIZE=short (9 min) or full (1 h).
+	VARVE_BINARY=$(CURDIR)/bin/varve go run ./benchmarks --peers=varve,victoriametrics --size=$(or $(SIZE),short) $(ARGS) blocks
+	VARVE_BINARY=$(CURDIR)/bin/varve go run ./benchmarks --peers=varve --size=$(or $(SIZE),short) $(ARGS) snapshots
 
 bench-codec: deps ## Run the codec over recorded exporters six times, beside XOR chunks. Uses benchstat if it is there.
 	go test ./benchmarks/codec -run '^$$' -bench Recorded -count 6 | if command -v benchstat >/dev/null; then benchstat /dev/stdin; else cat; fi

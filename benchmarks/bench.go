@@ -64,6 +64,11 @@ func (s *settings) measure(ctx context.Context, verbs []verb) (err error) {
 				return err
 			}
 		}
+		if verb.name == "blocks" {
+			if b.specs, err = b.blockSpecs(specs); err != nil {
+				return err
+			}
+		}
 		b.newEntries(ctx, verb.name)
 		if err := verb.run(ctx, b); err != nil {
 			return fmt.Errorf("%s: %w", verb.name, err)

@@ -2,7 +2,8 @@
 // in, what it costs them, how they come back from a crash and how fast they
 // answer.
 //
-//	go run ./benchmarks ingest|memory|restart|query|fleet|exporters|churn|year|forward|pass|inputs|record|all|render [flags]
+//	go run ./benchmarks ingest|memory|restart|query|fleet|exporters|churn|year|forward|pass|inputs|blocks|
+//	snapshots|record|all|render [flags]
 //
 // Every verb starts the servers itself, on fresh directories and free ports of the
 // loopback, feeds all of them the same bytes, and measures from outside: over HTTP
@@ -92,6 +93,15 @@ type settings struct {
 	inputsConnections, inputsRows []int
 	inputsSamples                 int64
 	inputsFor                     time.Duration
+
+	blocksDays, blocksHours int
+	blocksDirectory         string
+
+	snapshotsDays, snapshotsTurns int
+	snapshotsTargets              []string
+	snapshotsRates                []int
+	snapshotsSamples              int64
+	snapshotsFor                  time.Duration
 }
 
 func main() {
@@ -197,6 +207,17 @@ func (s *settings) flags(app *kingpin.Application) map[string]func(context.Conte
 	app.Flag("inputs-rows", "inputs: lines a request, for line protocol.").Default("100", "1000").IntsVar(&s.inputsRows)
 	app.Flag("inputs-samples", "inputs: samples a point at most, after the first round.").Default("10000000").Int64Var(&s.inputsSamples)
 	app.Flag("inputs-seconds", "inputs: end a point after this time, whatever it reached.").Default("15s").DurationVar(&s.inputsFor)
+	app.Command("blocks", "Import of Prometheus' blocks: rate, CPU, memory, bytes before and after, beside VictoriaMetrics' own import.")
+	app.Flag("blocks-days", "blocks: span of the blocks, in whole past days; --targets says of what.").Default("4").IntVar(&s.blocksDays)
+	app.Flag("blocks-hours", "blocks: span of one block, an even number; 18 is what Prometheus' compaction ends with at its default retention.").Default("18").IntVar(&s.blocksHours)
+	app.Flag("blocks-directory", "blocks: where to keep them for the next run of the same day; removed at the end if empty.").StringVar(&s.blocksDirectory)
+	app.Command("snapshots", "Snapshots of a Varve: how fast they are made, verified and restored, what is sent again a day later, and what writes feel of them.")
+	app.Flag("snapshots-days", "snapshots: days that are sealed before the first one.").Default("7").IntVar(&s.snapshotsDays)
+	app.Flag("snapshots-targets", "snapshots: how many targets replay each recording.").Default("node=20", "prometheus=10", "varve=10").StringsVar(&s.snapshotsTargets)
+	app.Flag("snapshots-rates", "snapshots: samples a second beside snapshots, 0 for as many as are taken.").Default("100000", "0").IntsVar(&s.snapshotsRates)
+	app.Flag("snapshots-samples", "snapshots: samples at most of a stretch of as many as are taken.").Default("40000000").Int64Var(&s.snapshotsSamples)
+	app.Flag("snapshots-seconds", "snapshots: how long a stretch is.").Default("20s").DurationVar(&s.snapshotsFor)
+	app.Flag("snapshots-turns", "snapshots: how often stretches are repeated.").Default("2").IntVar(&s.snapshotsTurns)
 	app.Flag("recordings", "Where recordings of real exporters are kept; the user's cache if empty.").StringVar(&s.recordings)
 	recordCommand := app.Command("record", "Record a node exporter, a Prometheus and a Varve at work, once a second.")
 	recordCommand.Flag("scrapes", "How many scrapes of each: 5760 give 24 h at 15 s.").Default("5760").IntVar(&s.scrapes)
@@ -204,7 +225,8 @@ func (s *settings) flags(app *kingpin.Application) map[string]func(context.Conte
 	render.Flag("check", "Change nothing; fail if the page is not what the results give.").BoolVar(&s.check)
 
 	runs := map[string]func(context.Context, *settings) error{"render": renderPage, "record": record}
-	for _, v := range append(slices.Clone(verbs), verb{"year", year}, verb{"forward", forward}, verb{"pass", pass}, verb{"inputs", inputs}) {
+	for _, v := range append(slices.Clone(verbs), verb{"year", year}, verb{"forward", forward}, verb{"pass", pass}, verb{"inputs", inputs},
+		verb{"blocks", importBlocks}, verb{"snapshots", snapshots}) {
 		runs[v.name] = func(ctx context.Context, s *settings) error { return s.measure(ctx, []verb{v}) }
 	}
 	runs["all"] = func(ctx context.Context, s *settings) error {
@@ -239,6 +261,7 @@ func (s *settings) shrink() {
 		s.forwardSamples, s.forwardFor, s.downFor, s.deadFor, s.deadTurns = 12_000_000, 15*time.Second, 30*time.Second, 10*time.Second, 2
 		s.passDays, s.passFor = 4, 10*time.Second
 		s.inputsConnections, s.inputsRows, s.inputsSamples, s.inputsFor = []int{4}, []int{100, 1000}, 3_000_000, 6*time.Second
+		s.snapshotsDays, s.snapshotsTurns, s.snapshotsTargets, s.snapshotsSamples, s.snapshotsFor = 3, 1, []string{"node=2", "prometheus=1", "varve=1"}, 15_000_000, 8*time.Second
 	case "quick":
 		s.repetitions, s.passes = 1, 1
 		s.series, s.samples, s.seconds = 20_000, 1_000_000, 5*time.Second
@@ -252,6 +275,9 @@ func (s *settings) shrink() {
 		s.deadRates, s.deadFor, s.deadTurns = []int{50_000}, 2*time.Second, 1
 		s.passDays, s.passSeries, s.passRate, s.passFor = 2, 40, 20_000, 2*time.Second
 		s.inputsSeries, s.inputsConnections, s.inputsRows, s.inputsSamples, s.inputsFor = 10_000, []int{4}, []int{100}, 200_000, 2*time.Second
+		s.blocksDays, s.blocksHours = 1, 18
+		s.snapshotsDays, s.snapshotsTurns, s.snapshotsTargets = 1, 1, []string{"node=1", "prometheus=1", "varve=1"}
+		s.snapshotsRates, s.snapshotsSamples, s.snapshotsFor = []int{20_000}, 1_000_000, 2*time.Second
 	default:
 	}
 }

@@ -21,6 +21,8 @@ const (
 	passConfig = "self_scrape: {enabled: false}\nweb: {enable_lifecycle: true}\ncompactor: {interval: 1s, quiet: 0s, max_drop_share: 1}\n"
 	// passBatch makes many requests, of whose latencies a percentile says something.
 	passBatch = 500
+	// bulkSamples is how many samples fillDays encodes at a time: about 100 MB.
+	bulkSamples = 8_000_000
 	// passLimit is how long work may take.
 	passLimit = 10 * time.Minute
 )
@@ -53,6 +55,7 @@ type passRun struct {
 	number int
 	path   string // of the configuration
 	live   [][]wire.Frame
+	rate   int // samples a second of live, 0 for as many as are taken
 }
 
 // pass measures the latency of writes of now while the compactor works on past days.
@@ -83,7 +86,7 @@ func pass(ctx context.Context, b *bench) error {
 		b.entries[i].Pass = point
 		for repetition := range s.repetitions {
 			for k, works := range passWorks {
-				r := &passRun{bench: b, point: point, number: repetition*len(passWorks) + k + 1, live: slices.Clone(live)}
+				r := &passRun{bench: b, point: point, number: repetition*len(passWorks) + k + 1, live: slices.Clone(live), rate: s.passRate}
 				if err := r.measure(ctx, e, old, first, spec, works); err != nil {
 					return err
 				}
@@ -112,7 +115,7 @@ func (r *passRun) measure(ctx context.Context, e *exporters, old *fleet.Fleet, f
 	if err := r.server.PauseCompactor(ctx); err != nil {
 		return err
 	}
-	tally, err := r.fillDays(ctx, old)
+	tally, err := r.fillDays(ctx, r.server, old, r.settings.passDays)
 	if err != nil {
 		return err
 	}
@@ -139,13 +142,16 @@ func (r *passRun) measure(ctx context.Context, e *exporters, old *fleet.Fleet, f
 	return nil
 }
 
-// fillDays writes the past days.
-func (r *passRun) fillDays(ctx context.Context, old *fleet.Fleet) (fleet.Tally, error) {
+// fillDays writes the first days of a fleet, as somebody does who backfills. What is encoded meanwhile is
+// some hours, a few million samples.
+func (b *bench) fillDays(ctx context.Context, server *peer.Server, f *fleet.Fleet, days int) (fleet.Tally, error) {
 	var total fleet.Tally
-	for day := range r.settings.passDays {
-		r.show("day %d of %d", day+1, r.settings.passDays)
-		frames, tally := old.Bulk(4, yearBatch, day*roundsPerDay, (day+1)*roundsPerDay)
-		if _, err := r.push(ctx, r.server, 1, frames, load.Options{}); err != nil {
+	perHour := 1 + int(f.Count(0, 1).Samples)*roundsPerHour
+	slice := roundsPerHour * min(24, max(1, bulkSamples/perHour))
+	for first := 0; first < days*roundsPerDay; first += slice {
+		b.show("day %d of %d", first/roundsPerDay+1, days)
+		frames, tally := f.Bulk(replayConnections, yearBatch, first, min(first+slice, days*roundsPerDay))
+		if _, err := b.push(ctx, server, 1, frames, load.Options{}); err != nil {
 			return total, err
 		}
 		total.Samples, total.Stale = total.Samples+tally.Samples, total.Stale+tally.Stale
@@ -173,7 +179,7 @@ func (r *passRun) write(ctx context.Context, name string, work func(context.Cont
 			worked <- work(ctx)
 		}()
 	}
-	report, err := r.push(ctx, r.server, 1, r.live, load.Options{For: limit, Until: enough, SamplesPerSecond: r.settings.passRate})
+	report, err := r.push(ctx, r.server, 1, r.live, load.Options{For: limit, Until: enough, SamplesPerSecond: r.rate})
 	if err != nil {
 		return w, errors.Join(err, <-worked)
 	}

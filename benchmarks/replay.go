@@ -181,14 +181,19 @@ func (r *fleetRun) endMillis() int64 {
 // loadFleet sends a fleet, slice by slice: what is encoded meanwhile is not part of
 // the time.
 func (b *bench) loadFleet(ctx context.Context, server *peer.Server, f *fleet.Fleet) (load.Report, error) {
-	rounds := f.Config().Rounds
-	perRound := 1 + int(f.Count(rounds/2, rounds/2+1).Samples)
+	return b.loadRounds(ctx, server, f, 0, f.Config().Rounds)
+}
+
+// loadRounds is loadFleet, of the rounds from first to below end.
+func (b *bench) loadRounds(ctx context.Context, server *peer.Server, f *fleet.Fleet, first, end int) (load.Report, error) {
+	middle := (first + end) / 2
+	perRound := 1 + int(f.Count(middle, middle+1).Samples)
 	slice := max(1, sliceSamples/perRound)
 	var total load.Report
-	for first := 0; first < rounds; first += slice {
-		end := min(first+slice, rounds)
-		b.show("%s: encoding; %.0f %% sent", server.Spec.Name, 100*float64(first)/float64(rounds))
-		report, err := b.push(ctx, server, 1, f.Frames(replayConnections, replayBatch, first, end), load.Options{})
+	for from := first; from < end; from += slice {
+		to := min(from+slice, end)
+		b.show("%s: encoding; %.0f %% sent", server.Spec.Name, 100*float64(from-first)/float64(end-first))
+		report, err := b.push(ctx, server, 1, f.Frames(replayConnections, replayBatch, from, to), load.Options{})
 		total.Acknowledged += report.Acknowledged
 		total.Elapsed += report.Elapsed
 		total.Latencies = append(total.Latencies, report.Latencies...)

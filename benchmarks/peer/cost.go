@@ -55,6 +55,12 @@ func (s *Server) Cost() (Cost, error) {
 	return cost, nil
 }
 
+// PeakOf is the largest resident memory that a process has had so far.
+func PeakOf(pid int) (int64, error) {
+	status, err := readNumbers(fmt.Sprintf("/proc/%d/status", pid))
+	return status["VmHWM"] << 10, err
+}
+
 // CPUSecondsFine is the processor time of the threads that live, to the
 // nanosecond: for stretches too short for Cost. Threads that ended in between
 // would make it too small, but these servers keep theirs.

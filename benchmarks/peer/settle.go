@@ -16,6 +16,9 @@ import (
 // NotSealed is what Tidy answers for a Varve without a compactor to run.
 const NotSealed = "not sealed: it has no compactor to run"
 
+// NothingSealed is what Tidy answers for a Varve that was given nothing but sealed days, or none that is over.
+const NothingSealed = "the compactor found no day to seal"
+
 const (
 	// answerBytesMax bounds what is read of an answer.
 	answerBytesMax = 1 << 20
@@ -113,7 +116,7 @@ func (s *Server) seal(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("run the compactor: %w: %.300s", err, text)
 	}
 	if len(answer.Data.Sealed) == 0 {
-		return "the compactor found no day to seal", nil
+		return NothingSealed, nil
 	}
 	return "", nil
 }

@@ -28,6 +28,8 @@ func Page(entries []Entry) string {
 		{"pass", "Ingestion while the compactor works", (*page).pass, nil},
 		{"forward", "Forwarding", (*page).forward, nil},
 		{"inputs", "Other ways in", (*page).inputs, nil},
+		{"blocks", "Import of Prometheus' blocks", (*page).blocks, nil},
+		{"snapshots", "Snapshots", (*page).snapshots, nil},
 	} {
 		run := newest(entries, section.verb)
 		if len(run) == 0 {

@@ -51,6 +51,9 @@ type Entry struct {
 	Forward   *Forward  `json:"forward,omitempty"`
 	Pass      *Pass     `json:"pass,omitempty"`
 	Inputs    []Input   `json:"inputs,omitempty"`
+	Blocks    *Blocks   `json:"blocks,omitempty"`
+	// Snapshots are of Varve alone.
+	Snapshots *Snapshots `json:"snapshots,omitempty"`
 }
 
 // Machine is where the run took place.
