@@ -188,6 +188,7 @@ type Archive struct {
 	dropAfter atomic.Uint64
 	trims     trims
 	tails     tails
+	untidy    untidy
 	forgets   forgets
 	// leaves counts how often series began to leave. It changes with mu held.
 	leaves atomic.Uint64
@@ -251,6 +252,8 @@ func families() []rocks.FamilySpec {
 			specs[i].Profile = rocks.ProfilePoint
 		case format.FamilyJournal:
 			specs[i].Profile = rocks.ProfileLog
+		case format.FamilyRaw, format.FamilyRollups:
+			specs[i].Profile = rocks.ProfileSealed
 		}
 	}
 	return specs

@@ -81,3 +81,13 @@ func (a *Archive) CutAll() error {
 	defer a.upkeep.mu.Unlock()
 	return errors.Join(a.cutDue(true), a.flushIndex(true))
 }
+
+// FilesOf returns the names of the table files of a family.
+func (a *Archive) FilesOf(f format.Family) (names []string) {
+	for _, file := range a.db.LiveFiles() {
+		if file.Family == family(f) {
+			names = append(names, file.Name)
+		}
+	}
+	return names
+}

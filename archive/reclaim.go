@@ -89,6 +89,9 @@ func (a *Archive) Settle() error {
 	if err := a.db.Flush(); err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
+	if err := a.tidy(); err != nil {
+		return fmt.Errorf("settle: %w", err)
+	}
 	a.tails.mu.Lock()
 	kept := a.tails.kept
 	a.tails.mu.Unlock()

@@ -343,6 +343,7 @@ func (r *roller) finish() error {
 	if err := r.write(rollSeries{}, true); err != nil {
 		return err
 	}
+	r.a.untidy.rolled(r.day)
 	r.a.step("rolled")
 	return nil
 }

@@ -239,6 +239,7 @@ func (s *sealer) finish() error {
 		return err
 	}
 	s.written()
+	s.a.untidy.sealed(s.day)
 	s.a.left.add(leftRuns{day: s.day, generation: s.record.FoldedGeneration(), epoch: s.a.views.advance()})
 	s.a.step("sealed")
 	return nil

@@ -31,6 +31,9 @@ const (
 	// DeleteFilesInRange; a range tombstone would span all live files and have
 	// compaction rewrite them.
 	ProfileLog
+	// ProfileSealed is ProfileScan for what is written once, behind all that is there in the order of keys: each flushed
+	// file goes below level 0 as it is, and is never written again until something comes into its range.
+	ProfileSealed
 )
 
 // FamilySpec is a column family to open, and to create where it is missing.
@@ -86,7 +89,7 @@ func (o *Options) validate() error {
 			return fmt.Errorf("family name %q is empty, reserved or used twice", spec.Name)
 		}
 		seen[spec.Name] = true
-		if spec.Profile > ProfileLog {
+		if spec.Profile > ProfileSealed {
 			return fmt.Errorf("family %s has no valid profile", spec.Name)
 		}
 	}
@@ -244,6 +247,10 @@ func (c *config) setFamily(family *C.rocksdb_options_t, profile Profile, o *Opti
 		C.rocksdb_block_based_options_set_filter_policy(table, C.rocksdb_filterpolicy_create_ribbon_hybrid(10, 1))
 	case ProfileScan:
 		memtable, blockBytes = min(memory.memtableBytes/4, 64*mib), 16<<10
+	case ProfileSealed:
+		memtable, blockBytes = min(memory.memtableBytes/4, 64*mib), 16<<10
+		// With more, files that don't touch each other would be merged, and sent again by the next snapshot.
+		C.rocksdb_options_set_level0_file_num_compaction_trigger(family, 1)
 	case ProfileLog:
 		memtable, blockBytes, compression = memory.memtableBytes/4, 32<<10, C.rocksdb_no_compression
 		// Every flushed file follows its predecessors in key order, so it can be moved
