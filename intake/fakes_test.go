@@ -128,6 +128,8 @@ type fakeTarget struct {
 	harm    func(samples)
 	live    func(samples)
 	commits int
+	// expires is a series of which nothing is kept.
+	expires string
 	writes  int
 	stop    func(call string) error
 }
@@ -233,13 +235,15 @@ func (d *fakeDay) Commit(context.Context) (intake.DayReport, error) {
 	if d.t.harm != nil {
 		d.t.harm(d.got)
 	}
+	expired := uint64(len(d.got[d.t.expires]))
+	delete(d.got, d.t.expires)
 	for name, of := range d.got {
 		for at, v := range of {
 			d.t.stored.put(name, at, v)
 		}
 	}
 	d.t.taken[d.start] = true
-	return intake.DayReport{Bytes: 10}, nil
+	return intake.DayReport{Bytes: 10, Expired: expired}, nil
 }
 
 func (d *fakeDay) Digests(_ context.Context, each func(uint64, digest.Series) error) error {
@@ -275,6 +279,10 @@ func (t *fakeTarget) Write(_ context.Context, all []intake.SeriesSamples) (r int
 		t.harm(got)
 	}
 	t.writes++
+	if n := uint64(len(got[t.expires])); n > 0 {
+		r.Refused, r.Reasons = n, map[string]uint64{"out_of_retention": n}
+		delete(got, t.expires)
+	}
 	for name, of := range got {
 		for at, v := range of {
 			t.stored.put(name, at, v)

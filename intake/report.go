@@ -34,8 +34,8 @@ func (r *Report) Equal() bool { return len(r.Unequal) == 0 }
 
 // Refusal is a reason for which series were refused.
 type Refusal struct {
-	Series  uint64
-	Example string
+	Series  uint64 `json:"series"`
+	Example string `json:"example"`
 }
 
 // RefusedDay is a day that the target's rules don't allow.

@@ -48,7 +48,7 @@ func Run(ctx context.Context, s Source, t Target, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	err = r.days(ctx)
+	err = errors.Join(r.days(ctx), r.state.write())
 	r.report.Took = time.Since(r.meter.began)
 	return r.report, err
 }
@@ -96,7 +96,10 @@ func newRun(s Source, t Target, o Options) (*run, error) {
 
 // days does all days.
 func (r *run) days(ctx context.Context) error {
-	todo := r.plan()
+	todo, err := r.plan()
+	if err != nil {
+		return err
+	}
 	var next func() (*prepared, error)
 	defer func() {
 		if next != nil { // ends the preparation that nobody waits for any more
@@ -136,12 +139,18 @@ func (r *run) ahead(ctx context.Context, start int64) func() (*prepared, error) 
 	return func() (*prepared, error) { wg.Wait(); return p, err }
 }
 
+// daysMax bounds how many days are looked at: one sample with a time in other units makes a source span ages.
+const daysMax = 100_000
+
 // plan returns the days to do, in order, and counts those that are done.
-func (r *run) plan() (todo []int64) {
+func (r *run) plan() (todo []int64, err error) {
 	mint, maxt, ok := r.s.Span()
 	mint, maxt = max(mint, r.o.Start), min(maxt, r.o.End-1)
 	if !ok || mint > maxt {
-		return nil
+		return nil, nil
+	}
+	if maxt/DayMillis-mint/DayMillis > daysMax {
+		return nil, fmt.Errorf("the source spans more than %d days, from %s to %s: bound it, with --start and --end", daysMax, stamp(mint), stamp(maxt))
 	}
 	for start := DayStart(mint); ; start += DayMillis {
 		r.meter.now.DaysTotal++
@@ -153,7 +162,7 @@ func (r *run) plan() (todo []int64) {
 			todo = append(todo, start)
 		}
 		if start > maxt-DayMillis {
-			return todo
+			return todo, nil
 		}
 	}
 }
@@ -185,12 +194,21 @@ func (r *run) count(d dayState) {
 	r.report.Bytes += d.Bytes
 	r.report.Stored += d.Stored
 	r.report.Repeated += d.Repeated
+	for reason, refusal := range d.RefusedSeries {
+		all := r.report.RefusedSeries[reason]
+		if all.Series += refusal.Series; all.Example == "" {
+			all.Example = refusal.Example
+		}
+		r.report.RefusedSeries[reason] = all
+	}
+	for reason, n := range d.RefusedSamples {
+		r.report.RefusedSamples[reason] += n
+	}
 }
 
 // day brings a prepared day to the target, and proves and notes it.
 func (r *run) day(ctx context.Context, p *prepared) error {
 	began := time.Now()
-	identity := r.identity(p.start)
 	var done dayState
 	var diff differences
 	for {
@@ -217,13 +235,7 @@ func (r *run) day(ctx context.Context, p *prepared) error {
 			return err
 		}
 	}
-	for reason, refusal := range p.refused {
-		all := r.report.RefusedSeries[reason]
-		if all.Series += refusal.Series; all.Example == "" {
-			all.Example = refusal.Example
-		}
-		r.report.RefusedSeries[reason] = all
-	}
+	done.RefusedSeries = p.refused
 	r.count(done)
 	switch done.Way {
 	case wayLeased:
@@ -242,7 +254,7 @@ func (r *run) day(ctx context.Context, p *prepared) error {
 	}
 	r.o.Logger.Info("day done", "day", DayName(p.start), "way", done.Way, "series", done.Series, "samples", done.Digest.Samples,
 		"bytes", done.Bytes, "took", time.Since(began))
-	done.Identity = identity
+	done.Identity = r.identity(p.start) // only now: what of the source was found broken on the way is in it
 	return r.state.done(DayName(p.start), done)
 }
 
@@ -267,14 +279,15 @@ func (r *run) attempt(ctx context.Context, p *prepared) (done dayState, diff dif
 	}
 	defer func() { err = errors.Join(err, day.Close()) }()
 	r.meter.phase("add", p.start)
+	var told DayReport
 	sums, err := r.feed.run(ctx, p, day, &r.meter)
-	if err != nil {
-		return done, diff, err
+	if err == nil {
+		r.meter.phase("commit", p.start)
+		told, err = day.Commit(ctx)
 	}
-	r.meter.phase("commit", p.start)
-	told, err := day.Commit(ctx)
 	if errors.Is(err, ErrDayTaken) {
-		// A delete that was made meanwhile would hide what it is not about: what comes in now is later than it.
+		// A delete that was made meanwhile would hide what it is not about: what comes in now is later than it. Or a server is so late
+		// with its answer that samples are on their way.
 		if err := day.Close(); err != nil {
 			return done, diff, err
 		}
@@ -293,7 +306,7 @@ func (r *run) attempt(ctx context.Context, p *prepared) (done dayState, diff dif
 		return done, diff, fmt.Errorf("prove: %w", err)
 	}
 	if told.Expired > 0 {
-		r.report.RefusedSamples["out_of_retention"] += told.Expired
+		done.RefusedSamples = map[string]uint64{"out_of_retention": told.Expired}
 	}
 	if diff.series > 0 {
 		diff.first, err = r.name(ctx, p, diff.firstRef)

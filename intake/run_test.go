@@ -163,6 +163,36 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestManyDays shows that a source which says that it spans ages is refused, however far they go, and that bounds help.
+func TestManyDays(t *testing.T) {
+	for _, far := range []int64{1 << 50, math.MaxInt64 - 1} {
+		s := &fakeSource{series: []fakeSeries{{labels.FromStrings(labels.MetricName, "b"), []intake.Chunk{
+			chunkOf(t, []int64{begin + 1}, []float64{1}), chunkOf(t, []int64{far}, []float64{1}), chunkOf(t, []int64{-far}, []float64{1}),
+		}}}}
+		_, err := intake.Run(t.Context(), s, newFakeTarget(), intake.Options{})
+		require.ErrorContains(t, err, "--start")
+		r, err := intake.Run(t.Context(), s, newFakeTarget(), intake.Options{Start: begin - 5*intake.DayMillis, End: begin + 5*intake.DayMillis})
+		require.NoError(t, err)
+		require.EqualValues(t, 1, r.Samples)
+	}
+}
+
+// TestEmptyDays shows that the state file isn't written for each of many days without samples, but for all of them in the end.
+func TestEmptyDays(t *testing.T) {
+	s := &fakeSource{series: []fakeSeries{{labels.FromStrings(labels.MetricName, "b"), []intake.Chunk{
+		chunkOf(t, []int64{0}, []float64{1}), chunkOf(t, []int64{begin + 1}, []float64{1}),
+	}}}}
+	o := intake.Options{State: filepath.Join(t.TempDir(), "state"), End: begin + 3*intake.DayMillis}
+	began := time.Now()
+	r, err := intake.Run(t.Context(), s, newFakeTarget(), o)
+	require.NoError(t, err)
+	require.Equal(t, 2, r.Leased)
+	t.Log(time.Since(began))
+	again, err := intake.Run(t.Context(), s, newFakeTarget(), o)
+	require.NoError(t, err)
+	require.Equal(t, r.Empty+2, again.Before)
+}
+
 // TestBusy shows that a target that is busy is waited for, for ever longer, and that a wait ends with the context.
 func TestBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -221,6 +251,50 @@ func TestRefused(t *testing.T) {
 	require.Len(t, r.RefusedDays, 1)
 	require.Equal(t, "2026-01-06", r.RefusedDays[0].Day)
 	require.Equal(t, samples{`{__name__="b", site="s"}`: {begin + 1: 1}}, target.stored)
+}
+
+// TestRefusedBefore shows that a rerun, which passes over the days that are done, tells again what was refused on them.
+func TestRefusedBefore(t *testing.T) {
+	for way, taken := range map[string]bool{"leased": false, "written": true} {
+		s := &fakeSource{series: []fakeSeries{
+			{labels.FromStrings(labels.MetricName, "a", "refuse", "x"), []intake.Chunk{chunkOf(t, []int64{begin + 1}, []float64{1})}},
+			{labels.FromStrings(labels.MetricName, "b"), []intake.Chunk{chunkOf(t, []int64{begin + 1}, []float64{1})}},
+			{labels.FromStrings(labels.MetricName, "c"), []intake.Chunk{chunkOf(t, []int64{begin + 1, begin + 2}, []float64{1, 2})}},
+		}}
+		target := newFakeTarget()
+		target.taken[begin] = taken
+		target.expires = `{__name__="c"}`
+		o := intake.Options{State: filepath.Join(t.TempDir(), "state")}
+		r, err := intake.Run(t.Context(), s, target, o)
+		require.NoError(t, err)
+		require.True(t, r.Equal(), "%v", r.Unequal)
+		require.Equal(t, map[string]uint64{"out_of_retention": 2}, r.RefusedSamples, way)
+		again, err := intake.Run(t.Context(), s, target, o)
+		require.NoError(t, err)
+		require.Equal(t, 1, again.Before)
+		require.Equal(t, r.RefusedSeries, again.RefusedSeries, way)
+		require.Equal(t, r.RefusedSamples, again.RefusedSamples, way)
+	}
+}
+
+// TestTakenWhileAdded shows that a target which says only while samples are on their way that the day is taken gets them through the write port.
+func TestTakenWhileAdded(t *testing.T) {
+	s, want := randomSource(t, 6, 2)
+	target := newFakeTarget()
+	adds := 0
+	target.stop = func(call string) error {
+		if call == "add" {
+			if adds++; adds == 2 {
+				return fmt.Errorf("too late: %w", intake.ErrDayTaken)
+			}
+		}
+		return nil
+	}
+	r, err := intake.Run(t.Context(), s, target, intake.Options{})
+	require.NoError(t, err)
+	require.True(t, r.Equal())
+	require.Equal(t, 1, r.Written)
+	require.Equal(t, want, target.stored)
 }
 
 // TestBadChunks shows that a chunk that isn't what is said of it is an error that names the day, and that nothing of it is committed.

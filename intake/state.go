@@ -8,18 +8,25 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"varve/digest"
 )
 
 // state is the file that lets a run go on where another one ended: the days that were proved to have arrived.
 //
-// It is written anew after each day: beside itself, synced, and renamed. A file that is lost costs time and nothing
+// It is written anew after each day that has samples: beside itself, synced, and renamed. A file that is lost costs time and nothing
 // else, since what a target holds already is found there.
 type state struct {
 	path string
 	stateFile
+	// unwritten days are those since the file was written, the last time at written.
+	unwritten int
+	written   time.Time
 }
+
+// emptyWrittenEvery is how often the file is written while days are empty, of which tens of thousands may be in a row.
+const emptyWrittenEvery = 10 * time.Second
 
 type stateFile struct {
 	Version int                 `json:"version"`
@@ -41,6 +48,9 @@ type dayState struct {
 	Bytes    uint64        `json:"bytes"`
 	Stored   uint64        `json:"stored,omitempty"`
 	Repeated uint64        `json:"repeated,omitempty"`
+	// What was refused, by reason: a rerun tells it again.
+	RefusedSeries  map[string]Refusal `json:"refused_series,omitempty"`
+	RefusedSamples map[string]uint64  `json:"refused_samples,omitempty"`
 }
 
 // way is how a day went to the target.
@@ -94,14 +104,29 @@ func parseState(b []byte) (f stateFile, err error) {
 		default:
 			return f, fmt.Errorf("day %q went the way %q, which is not known", name, day.Way)
 		}
+		if len(day.RefusedSeries) == 0 {
+			day.RefusedSeries = nil
+		}
+		if len(day.RefusedSamples) == 0 {
+			day.RefusedSamples = nil
+		}
+		f.Days[name] = day
 	}
 	return f, nil
 }
 
-// done notes a day, durably.
+// done notes a day, durably unless it is empty.
 func (s *state) done(day string, d dayState) error {
 	s.Days[day] = d
-	if s.path == "" {
+	if s.unwritten++; d.Way == wayEmpty && time.Since(s.written) < emptyWrittenEvery {
+		return nil
+	}
+	return s.write()
+}
+
+// write makes what was noted durable.
+func (s *state) write() error {
+	if s.path == "" || s.unwritten == 0 {
 		return nil
 	}
 	b, err := json.MarshalIndent(s.stateFile, "", "\t")
@@ -111,6 +136,7 @@ func (s *state) done(day string, d dayState) error {
 	if err := replaceFile(s.path, append(b, '\n')); err != nil {
 		return fmt.Errorf("write state file: %w", err)
 	}
+	s.unwritten, s.written = 0, time.Now()
 	return nil
 }
 

@@ -35,7 +35,7 @@ type piece struct {
 // every sample of the source must be there, bit for bit.
 func (r *run) write(ctx context.Context, p *prepared) (done dayState, diff differences, err error) {
 	r.meter.phase("write", p.start)
-	done.Way = wayWritten
+	done.Way, done.RefusedSamples = wayWritten, map[string]uint64{}
 	ranks, ordinal := p.ranks(), 0
 	extra := newExtraLabels(r.o.ExtraLabels)
 	pc := &piece{feedBatch: feedBatch{exact: true}}
@@ -98,7 +98,7 @@ func (r *run) writePiece(ctx context.Context, p *prepared, pc *piece, done *dayS
 		done.Stored += told.Samples
 		done.Repeated += told.Repeated
 		for reason, n := range told.Reasons {
-			r.report.RefusedSamples[reason] += n
+			done.RefusedSamples[reason] += n
 		}
 		if err := r.lookUp(ctx, p, pc, some); err != nil {
 			return fmt.Errorf("prove: %w", err)

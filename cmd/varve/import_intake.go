@@ -215,7 +215,7 @@ func (f *intakeFlags) importTo(stateUsual string, open func(ctx context.Context,
 		Start: wanted.start, End: wanted.end, State: state, ExtraLabels: extra, Progress: p.step, Logger: slog.New(p),
 	})
 	p.end()
-	if printing := printIntakeReport(f.stdout, &report); printing != nil {
+	if printing := printIntakeReport(f.stdout, &report, err == nil); printing != nil {
 		return errors.Join(err, printing)
 	}
 	if err != nil {
@@ -243,8 +243,8 @@ func refusedOf(r *intake.Report) (n uint64) {
 // unequalShown is how many days with differences are printed.
 const unequalShown = 20
 
-// printIntakeReport prints what was imported, what was not, and whether it is equal.
-func printIntakeReport(w io.Writer, r *intake.Report) error {
+// printIntakeReport prints what was imported, what was not, and whether it is equal. Unless it ended, more was to come.
+func printIntakeReport(w io.Writer, r *intake.Report, ended bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d samples of %d series and days, in %s (%.0f samples/s)\n", r.Samples, r.Series, r.Took.Round(time.Millisecond), float64(r.Samples)/max(r.Took.Seconds(), 1e-3))
 	fmt.Fprintf(&b, "days: %d taken whole, %d through the write port (%d samples new, %d there already), %d empty, %d done before\n",
@@ -279,7 +279,17 @@ func printIntakeReport(w io.Writer, r *intake.Report) error {
 	case !r.Equal():
 		b.WriteString("NOT EQUAL: run the same command again, which tries those days again\n")
 	case r.Samples > 0:
-		b.WriteString("every sample proved equal\n")
+		b.WriteString("every sample ")
+		if !ended {
+			b.WriteString("so far ")
+		} else if len(r.RefusedDays) > 0 || refusedOf(r) > 0 {
+			b.WriteString("that was not refused ")
+		}
+		b.WriteString("proved equal")
+		if r.Before > 0 {
+			fmt.Fprintf(&b, ", on the %d days done before when they were imported: --restart looks at them again", r.Before)
+		}
+		b.WriteByte('\n')
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/stretchr/testify/require"
+
+	"varve/intake"
 )
 
 // blockSample is a sample of a block: a histogram, or without one a float.
@@ -87,6 +90,7 @@ func TestImportTSDB(t *testing.T) {
 	code, stdout, stderr = invoke(t, "import", "tsdb", dir, "--url="+p.base)
 	require.Zero(t, code, stdout+stderr)
 	require.Contains(t, stdout, "3 done before")
+	require.Contains(t, stdout, "every sample proved equal, on the 3 days done before when they were imported")
 	code, stdout, stderr = invoke(t, "import", "tsdb", dir, "--url="+p.base, "--restart", "--match=value{i='7'}")
 	require.Zero(t, code, stdout+stderr)
 	require.Contains(t, stdout, fmt.Sprintf("3 through the write port (0 samples new, %d there already)", samples/20))
@@ -106,6 +110,21 @@ func TestImportTSDB(t *testing.T) {
 	p = start(t, archived)
 	require.Equal(t, "15", p.value(`count(value{site="x"})`, at))
 	p.terminate()
+}
+
+// TestIntakeReport shows that a report says of no more samples that they are equal than were looked at.
+func TestIntakeReport(t *testing.T) {
+	f := func(r intake.Report, ended bool, want string) {
+		t.Helper()
+		var b strings.Builder
+		require.NoError(t, printIntakeReport(&b, &r, ended))
+		require.Equal(t, want, b.String()[strings.LastIndex(strings.TrimSpace(b.String()), "\n")+1:])
+	}
+	f(intake.Report{Samples: 5}, true, "every sample proved equal\n")
+	f(intake.Report{Samples: 5}, false, "every sample so far proved equal\n")
+	f(intake.Report{Samples: 5, RefusedSamples: map[string]uint64{"out_of_retention": 2}}, true, "every sample that was not refused proved equal\n")
+	f(intake.Report{Samples: 5, RefusedDays: []intake.RefusedDay{{Day: "2026-01-01", Why: "old"}}}, true, "every sample that was not refused proved equal\n")
+	f(intake.Report{Samples: 5, Unequal: []intake.Difference{{Day: "2026-01-01"}}}, true, "NOT EQUAL: run the same command again, which tries those days again\n")
 }
 
 // TestImportTSDBMistakes shows what is said of what can't be imported.

@@ -332,7 +332,8 @@ func (s *Source) overlapping(start int64) (out []*block) {
 	return out
 }
 
-// Identity implements intake.Source: the names of the day's blocks, with what is deleted of them, and the selection.
+// Identity implements intake.Source: the names of the day's blocks, with what is deleted of them, and the selection. A block that
+// was found broken is not as it was, so that a day which lacks it is read again by the next run.
 func (s *Source) Identity(start int64) string {
 	h := sha256.New()
 	for _, b := range s.overlapping(start) {
@@ -341,6 +342,9 @@ func (s *Source) Identity(start int64) string {
 			id = "head"
 		}
 		fmt.Fprintf(h, "%s %d %d %d %d %s\n", id, b.meta.MinTime, b.meta.MaxTime, b.meta.Stats.NumSamples, b.meta.Stats.NumTombstones, b.external)
+		if b.isBroken() {
+			fmt.Fprintln(h, "broken")
+		}
 	}
 	if s.o.SkipBroken {
 		fmt.Fprintln(h, "skip broken")

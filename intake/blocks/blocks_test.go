@@ -286,6 +286,10 @@ func TestBroken(t *testing.T) {
 			s = open(t, []string{dir}, blocks.Options{SkipBroken: true})
 			require.Equal(t, want, read(t, s))
 			require.Len(t, s.(*blocks.Source).Skipped(), 1)
+			before := open(t, []string{dir}, blocks.Options{SkipBroken: true})
+			if name != "meta" && name != "no meta" {
+				require.NotEqual(t, before.Identity(begin), s.Identity(begin), "a day without a block isn't done for good")
+			}
 		})
 	}
 }

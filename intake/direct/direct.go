@@ -158,6 +158,9 @@ func (t *target) OpenDay(ctx context.Context, startMillis int64) (intake.Day, er
 	if t.o.Forward {
 		return nil, fmt.Errorf("%w, or might have: outputs read what comes through the write port", intake.ErrDayTaken)
 	}
+	if format.ClampTime(startMillis) != startMillis {
+		return nil, fmt.Errorf("%w: the archive can't hold samples of %s", intake.ErrDayRefused, intake.DayName(startMillis))
+	}
 	var i *archive.Intake
 	err := retried(ctx, func() (err error) {
 		i, err = t.a.OpenIntake(ctx, format.DayOf(startMillis))

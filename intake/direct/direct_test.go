@@ -226,6 +226,18 @@ func TestTakenDay(t *testing.T) {
 	requireSame(t, want, modelOf(t, a))
 }
 
+// TestFarDay shows that a day beyond all that the archive can hold is refused, and none is leased in its place.
+func TestFarDay(t *testing.T) {
+	target := direct.New(testkit.Open(t, testkit.MemoryDir(t), options()), direct.Options{})
+	for _, start := range []int64{begin + 1<<32*intake.DayMillis, begin - 1<<32*intake.DayMillis} {
+		day, err := target.OpenDay(t.Context(), start)
+		if err == nil {
+			require.NoError(t, day.Close())
+		}
+		require.ErrorIs(t, err, intake.ErrDayRefused)
+	}
+}
+
 // TestPart shows that start and end cut inside of chunks, that only selected series come, and that extra labels are set.
 func TestPart(t *testing.T) {
 	dir, all := dataDir(t, 2)

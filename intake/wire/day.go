@@ -219,10 +219,12 @@ func (d *day) flush() error {
 	return err
 }
 
-// judge turns a request that broke off into the wish to begin the day anew, for as long as patience lasts.
+// judge turns a request that broke off, or that the server can't go on with for now, into the wish to begin the day anew, for as long as
+// patience lasts.
 func (d *day) judge(err error) error {
 	var b *broken
-	if err == nil || !errors.As(err, &b) || d.caller.Err() != nil {
+	var f *fault
+	if !errors.As(err, &b) && !(errors.As(err, &f) && f.Code == codeUnavailable) || d.caller.Err() != nil {
 		return err
 	}
 	d.t.mu.Lock()
@@ -239,7 +241,7 @@ func (d *day) judge(err error) error {
 	return fmt.Errorf("%w: %w", intake.ErrReadAgain, err)
 }
 
-// Add implements intake.Day. If it or Commit is intake.ErrReadAgain, the connection broke: nothing of the day is
+// Add implements intake.Day. If it or Commit is intake.ErrReadAgain, the connection broke, or the server stops: nothing of the day is
 // there, or all of it, and it is to be opened again.
 func (d *day) Add(ref uint64, chunks []intake.Chunk) error {
 	return d.judge(d.add(ref, chunks))
@@ -355,8 +357,17 @@ func (d *day) next() (kind, []byte, error) {
 	}
 }
 
-// Digests implements intake.Day. It can be called once.
+// Digests implements intake.Day. It can be called once. If it is intake.ErrReadAgain, the connection broke: the day is there, and
+// who opens it again is told so.
 func (d *day) Digests(ctx context.Context, each func(ref uint64, s digest.Series) error) error {
+	err := d.digests(ctx, each)
+	if ctx.Err() != nil {
+		return err
+	}
+	return d.judge(err)
+}
+
+func (d *day) digests(ctx context.Context, each func(ref uint64, s digest.Series) error) error {
 	defer d.endWith(ctx)()
 	if d.frames.from == nil {
 		return errors.New("digests of a day that isn't committed")

@@ -301,12 +301,13 @@ func readDigests(b []byte, t *tally, each func(ref uint64, d digest.Series) erro
 func appendDayReport(dst []byte, r intake.DayReport) []byte {
 	dst = binary.AppendUvarint(dst, r.Series)
 	dst = binary.AppendUvarint(dst, r.Samples)
-	return binary.AppendUvarint(dst, r.Bytes)
+	dst = binary.AppendUvarint(dst, r.Bytes)
+	return binary.AppendUvarint(dst, r.Expired)
 }
 
 func readDayReport(b []byte) (intake.DayReport, error) {
 	p := payload{b: b}
-	r := intake.DayReport{Series: p.uvarint(), Samples: p.uvarint(), Bytes: p.uvarint()}
+	r := intake.DayReport{Series: p.uvarint(), Samples: p.uvarint(), Bytes: p.uvarint(), Expired: p.uvarint()}
 	return r, p.end()
 }
 

@@ -26,11 +26,14 @@ type HandlerOptions struct {
 	Unavailable func(error) (after time.Duration, ok bool)
 	// Idle is how long a sender may be silent, and a receiver slow. 0: a minute.
 	Idle time.Duration
+	// Stalled is how long a sender may say that it is there and send no samples: other jobs wait for the day's lease. 0: ten minutes.
+	Stalled time.Duration
 }
 
 // Limits of a server.
 const (
-	idleUsual = time.Minute
+	idleUsual    = time.Minute
+	stalledServe = 10 * time.Minute
 	// requestsMax is how many requests to resolve and to write are at work at a time.
 	requestsMax = 4
 	// aliveEvery, as a part of the idle time, is how often somebody with nothing to say says so.
@@ -49,6 +52,9 @@ type server struct {
 func Handlers(o HandlerOptions) map[string]http.Handler {
 	if o.Idle == 0 {
 		o.Idle = idleUsual
+	}
+	if o.Stalled == 0 {
+		o.Stalled = stalledServe
 	}
 	s := &server{o: o, slots: make(chan struct{}, requestsMax)}
 	return map[string]http.Handler{
@@ -295,6 +301,7 @@ func (s *server) serveDay(x *exchange) (err error) {
 func (s *server) takeDay(x *exchange, day intake.Day) error {
 	var rec records
 	var t tally
+	came := time.Now()
 	for {
 		k, b, err := x.frames.next()
 		if err != nil {
@@ -302,7 +309,11 @@ func (s *server) takeDay(x *exchange, day intake.Day) error {
 		}
 		switch k {
 		case kindAlive:
+			if time.Since(came) > s.o.Stalled {
+				return &fault{Code: codeMalformed, Text: fmt.Sprintf("no samples came for %s, and other work waits for the day: import it again when its source gives them", s.o.Stalled)}
+			}
 		case kindDay:
+			came = time.Now()
 			if err := rec.daySeries(b, &t, day.Add); err != nil {
 				return err
 			}

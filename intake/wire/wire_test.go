@@ -45,6 +45,8 @@ type memory struct {
 	calls    int
 	// hold, if set, is received from within Commit.
 	hold chan struct{}
+	// abort breaks the connection off in the middle of the digests.
+	abort bool
 	// given gets something for each day that is closed without commit.
 	given chan struct{}
 }
@@ -152,11 +154,14 @@ func (d *memoryDay) Commit(ctx context.Context) (intake.DayReport, error) {
 	}
 	d.committed = true
 	d.m.days[d.start] = d
-	return intake.DayReport{Series: uint64(len(d.refs)), Samples: d.samples, Bytes: 7}, nil
+	return intake.DayReport{Series: uint64(len(d.refs)), Samples: d.samples, Bytes: 7, Expired: 9}, nil
 }
 
 func (d *memoryDay) Digests(_ context.Context, f func(uint64, digest.Series) error) error {
-	for _, ref := range d.refs {
+	for i, ref := range d.refs {
+		if d.m.abort && i == len(d.refs)-1 {
+			panic(http.ErrAbortHandler)
+		}
 		if err := f(ref, d.sums[ref]); err != nil {
 			return err
 		}
@@ -288,6 +293,7 @@ func TestDay(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 3000, report.Series)
 	require.EqualValues(t, 7, report.Bytes)
+	require.EqualValues(t, 9, report.Expired)
 	got := map[uint64]digest.Series{}
 	last := uint64(0)
 	require.NoError(t, day.Digests(t.Context(), func(ref uint64, d digest.Series) error {
@@ -301,7 +307,10 @@ func TestDay(t *testing.T) {
 	require.True(t, m.days[start].committed)
 	require.Equal(t, tombstones.Intervals{{Mint: start + 210_000, Maxt: start + 220_000}}, m.days[start].deleted)
 
-	_, err = client.OpenDay(t.Context(), start)
+	// The server ends the lease behind its last frame.
+	for err = intake.ErrBusy; errors.Is(err, intake.ErrBusy); {
+		_, err = client.OpenDay(t.Context(), start)
+	}
 	require.ErrorIs(t, err, intake.ErrDayTaken)
 }
 
@@ -358,6 +367,42 @@ func TestDayErrors(t *testing.T) {
 	require.NoError(t, day.Close())
 	<-m.given
 	require.Empty(t, m.days)
+}
+
+// TestDayUnavailable shows that a server that says in the middle of a day, or at its commit, that it can't go on for now, as one that
+// stops does, is asked for the day again, until patience ends.
+func TestDayUnavailable(t *testing.T) {
+	m := newMemory()
+	errLater := errors.New("later")
+	with := func(patience time.Duration) *wire.Target {
+		client, _ := served(t, m, func(h *wire.HandlerOptions, c *wire.Options) {
+			h.Unavailable = func(err error) (time.Duration, bool) { return time.Second, errors.Is(err, errLater) }
+			c.Patience = patience
+		})
+		return client
+	}
+	client, impatient := with(time.Minute), with(time.Nanosecond)
+	f := func(target *wire.Target, want string, again bool) {
+		t.Helper()
+		m.fail = nil
+		day, err := target.OpenDay(t.Context(), 0)
+		for errors.Is(err, intake.ErrBusy) { // The server ends the lease behind its answer.
+			day, err = target.OpenDay(t.Context(), 0)
+		}
+		require.NoError(t, err)
+		require.NoError(t, day.Add(1, []intake.Chunk{floats(t, chunkenc.EncXOR, 0, 1000)}))
+		m.mu.Lock()
+		m.fail = errLater
+		m.mu.Unlock()
+		_, err = day.Commit(t.Context())
+		require.ErrorContains(t, err, want)
+		require.Equal(t, again, errors.Is(err, intake.ErrReadAgain), err)
+		require.NoError(t, day.Close())
+		<-m.given
+	}
+	f(client, "later", true)
+	f(client, "later", true)
+	f(impatient, "gave up", false)
 }
 
 // TestMalformedChunk shows that a chunk that contradicts itself is the sender's fault and ends no server.
@@ -426,6 +471,24 @@ func TestCommitTakesLong(t *testing.T) {
 	require.NoError(t, day.Close())
 	<-m.given
 	require.Len(t, m.days, 1)
+}
+
+// TestStalledSource shows that a client that is there and has no samples to send loses the lease.
+func TestStalledSource(t *testing.T) {
+	m := newMemory()
+	client, _ := served(t, m, func(h *wire.HandlerOptions, c *wire.Options) {
+		h.Stalled, c.Alive = time.Millisecond, 10*time.Millisecond
+	})
+	day, err := client.OpenDay(t.Context(), 0)
+	require.NoError(t, err)
+	<-m.given
+	err = day.Add(1, []intake.Chunk{floats(t, chunkenc.EncXOR, 0, 10)})
+	if err == nil {
+		_, err = day.Commit(t.Context())
+	}
+	require.ErrorContains(t, err, "no samples came for")
+	require.NoError(t, day.Close())
+	require.Empty(t, m.days)
 }
 
 // cutter is a proxy that cuts connections after so many bytes to the server.
@@ -514,6 +577,23 @@ func TestCutConnections(t *testing.T) {
 	}
 	require.Greater(t, cut, 50)
 	require.True(t, m.days[0].committed)
+}
+
+// TestCutDigests shows that a connection that breaks behind the commit is no end of an import: the day is read again, and found to be there.
+func TestCutDigests(t *testing.T) {
+	m := newMemory()
+	m.abort = true
+	client, _ := served(t, m, nil)
+	day, err := client.OpenDay(t.Context(), 0)
+	require.NoError(t, err)
+	for ref := uint64(1); ref < 4; ref++ {
+		require.NoError(t, day.Add(ref, []intake.Chunk{floats(t, chunkenc.EncXOR, 0, 10)}))
+	}
+	_, err = day.Commit(t.Context())
+	require.NoError(t, err)
+	err = day.Digests(t.Context(), func(uint64, digest.Series) error { return nil })
+	require.ErrorIs(t, err, intake.ErrReadAgain)
+	require.NoError(t, day.Close())
 }
 
 // TestResolve shows that series are resolved in requests of limited size, that refusals come back, that what no server would
