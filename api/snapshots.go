@@ -19,6 +19,12 @@ var ErrNoSnapshot = errors.New("no such snapshot")
 // ErrSnapshotBusy is wrapped by the error of asking for work on snapshots while other work on them is under way.
 var ErrSnapshotBusy = errors.New("other work on snapshots is under way")
 
+// ErrSnapshotDamaged is wrapped by the error of looking at a snapshot that can't be restored, and by those that a later try won't mend.
+var ErrSnapshotDamaged = errors.New("the snapshot can't be restored")
+
+// ErrSnapshotRule is wrapped by the error of removing what no rule keeps where there is no rule.
+var ErrSnapshotRule = errors.New("no rule says which snapshots stay: set snapshots.keep")
+
 // Snapshots are copies of the archive in object storage. It may be called by several goroutines.
 type Snapshots interface {
 	// SnapshotStatus tells, as JSON, what is configured, under way and planned, and what became of the last ones.
@@ -91,6 +97,10 @@ func (a *API) answerSnapshots(w http.ResponseWriter, r *http.Request, data any, 
 		respondError(w, http.StatusNotFound, errorNotFound, err.Error())
 	case errors.Is(err, ErrSnapshotBusy):
 		respondError(w, http.StatusConflict, errorConflict, err.Error())
+	case errors.Is(err, ErrSnapshotRule):
+		respondError(w, http.StatusBadRequest, errorBadData, err.Error())
+	case errors.Is(err, ErrSnapshotDamaged):
+		respondError(w, http.StatusInternalServerError, errorInternal, err.Error())
 	default:
 		// The storage, the network or the disk: worth another try.
 		w.Header().Set("Retry-After", retryAfterSeconds)

@@ -74,10 +74,11 @@ func TestSnapshots(t *testing.T) {
 	require.JSONEq(t, `{"status":"success","data":{"name":"01JD0000000000000000000000"}}`, body)
 	require.Equal(t, 202, post("intake/day"))
 
-	for err, wanted := range map[error]int{api.ErrNoSnapshot: 404, api.ErrNoSnapshots: 404, api.ErrSnapshotBusy: 409, errors.New("the network is down"): 503} {
+	for err, wanted := range map[error]int{api.ErrNoSnapshot: 404, api.ErrNoSnapshots: 404, api.ErrSnapshotBusy: 409, api.ErrSnapshotRule: 400, api.ErrSnapshotDamaged: 500, errors.New("the network is down"): 503} {
 		c.err = fmt.Errorf("%w: why", err)
 		require.Equal(t, wanted, post("snapshots?wait=true"), "%v", err)
 	}
+	c.err = errors.New("the network is down")
 	_, header, _ := f.call("POST", "/api/v1/admin/tsdb/snapshot", "")
 	require.NotEmpty(t, header.Get("Retry-After"))
 }

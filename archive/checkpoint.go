@@ -59,6 +59,9 @@ type CheckpointDay struct {
 // checkpointMemoryBytes is what a copy is opened with to be looked at.
 const checkpointMemoryBytes = 32 << 20
 
+// Incarnation is what tells this archive from a copy that was made an archive of its own.
+func (a *Archive) Incarnation() [16]byte { return a.ack.incarnation }
+
 // Checkpoint makes folder dir, which must not exist, a copy of the archive as it is at one moment: a data directory that Open takes,
 // with everything that was acknowledged before the call. What is told of it is read from the copy.
 //
@@ -177,13 +180,20 @@ func (c *Checkpoint) list(dir string, families map[string]string) error {
 	})
 }
 
+// Exists says why there is no archive in a folder, nil if there is one. Open would make it.
+func Exists(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, databaseDir)); err != nil {
+		return fmt.Errorf("there is no archive: %w", err)
+	}
+	return nil
+}
+
 // copiedArchive reads an archive that nobody has open, without starting it.
 type copiedArchive struct{ Archive }
 
 func openCopy(dir string, o *Options, readOnly bool) (*copiedArchive, error) {
-	// The engine would make one.
-	if _, err := os.Stat(filepath.Join(dir, databaseDir)); err != nil {
-		return nil, fmt.Errorf("there is no archive: %w", err)
+	if err := Exists(dir); err != nil {
+		return nil, err
 	}
 	db, err := rocks.Open(filepath.Join(dir, databaseDir), rocks.Options{
 		Families: families(), ReadOnly: readOnly, MemoryBytes: checkpointMemoryBytes, MaxWALBytes: walBytesMax,

@@ -82,6 +82,11 @@ func (s *secrets) collect(config yaml.MapSlice, which func(key string) bool) {
 			if which(fmt.Sprint(item.Key)) {
 				s.add(v)
 			}
+		case int, int64, uint64, float64:
+			// Of digits alone: the provider takes it for a text all the same.
+			if which(fmt.Sprint(item.Key)) {
+				s.add(fmt.Sprint(v))
+			}
 		}
 	}
 }

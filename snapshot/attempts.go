@@ -235,11 +235,16 @@ func (s *Store) list(ctx context.Context, folder string) (all []listed, err erro
 	options = append(options, objstore.WithRecursiveIter())
 	err = s.retry(ctx, "list "+folder, s.short(), func(ctx context.Context) error {
 		all = all[:0]
-		return s.o.Bucket.IterWithAttributes(ctx, folder, func(a objstore.IterObjectAttributes) error {
+		err := s.o.Bucket.IterWithAttributes(ctx, folder, func(a objstore.IterObjectAttributes) error {
 			modified, _ := a.LastModified()
 			all = append(all, listed{a.Name, modified})
 			return nil
 		}, options...)
+		if s.notFound(err) {
+			// In a FILESYSTEM bucket: of what another process removed while it was listed. The next attempt doesn't meet it.
+			return errors.New(err.Error())
+		}
+		return err
 	})
 	return all, err
 }

@@ -193,20 +193,24 @@ func (s *Store) waitForPrunes(ctx context.Context, h *held, t *tracker) error {
 		if err != nil {
 			return err
 		}
-		blocker := ""
+		blocker, why := "", ""
 		for _, f := range all {
-			if f.live && (f.broken != nil || f.Kind == pruning && f.touches(mine)) {
-				blocker = f.object
+			switch {
+			case !f.live:
+			case f.broken != nil:
+				blocker, why = f.object, fmt.Sprintf("can't be read (%s) and may be that of a prune: it is ignored when it is %s old", f.broken, createClaimFor)
+			case f.Kind == pruning && f.touches(mine):
+				blocker, why = f.object, fmt.Sprintf("removes files that this snapshot needs, or was killed: in the latter case it is ignored when it is %s old", pruneClaimFor)
 			}
 		}
 		if blocker == "" {
 			return nil
 		}
 		if waited >= s.o.Patience {
-			return fmt.Errorf("%w: %s removes files that this snapshot needs, or was killed: in the latter case it is ignored when it is %s old, or remove it", ErrBusy, blocker, pruneClaimFor)
+			return fmt.Errorf("%w: %s %s, or remove it", ErrBusy, blocker, why)
 		}
 		t.begin(Waiting, 0, 0)
-		s.o.Logger.Info("a prune is about to remove files that this snapshot needs: waiting for it", "claim", blocker)
+		s.o.Logger.Info("waiting for a claim, which may be of a prune of files that this snapshot needs", "claim", blocker, "why", why)
 		waited += pause
 		if err := s.o.sleep(ctx, pause); err != nil {
 			return err

@@ -21,7 +21,7 @@ import (
 //  6. the manifest is written,
 //  7. the claim and the checkpoint are removed.
 //
-// Before the manifest is there, no one sees a snapshot. If Create returns an error, calling it again takes a new
+// Progress is called for the first time when no other job is in the way any more. Before the manifest is there, no one sees a snapshot. If Create returns an error, calling it again takes a new
 // checkpoint and sends what is not there yet.
 func (s *Store) Create(ctx context.Context, progress Progress) (m Manifest, stats Stats, err error) {
 	if s.o.Take == nil || s.o.Scratch == "" {
@@ -43,11 +43,11 @@ func (s *Store) Create(ctx context.Context, progress Progress) (m Manifest, stat
 }
 
 func (s *Store) create(ctx context.Context, t *tracker) (m Manifest, err error) {
+	t.begin(Sealing, 0, 0)
 	if err := s.endDeadPrunes(ctx); err != nil {
 		return m, err
 	}
 	if s.o.Before != nil {
-		t.begin(Sealing, 0, 0)
 		if err := s.o.Before(ctx); err != nil {
 			return m, fmt.Errorf("seal what is due: %w", err)
 		}

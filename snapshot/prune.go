@@ -53,7 +53,16 @@ func (s *Store) Prune(ctx context.Context, k Keep, dryRun bool) (r PruneReport, 
 	if k.Nothing() {
 		return r, fmt.Errorf("prune: %w: they would remove every snapshot; say how many to keep", ErrKeep)
 	}
-	return s.prune(ctx, dryRun, func(all []Listed) (map[string][]string, error) { return k.choose(all), nil })
+	return s.prune(ctx, dryRun, func(all []Listed) (map[string][]string, error) {
+		kept := k.choose(all)
+		for i := range all {
+			// Another archive has rules of its own, which may keep more.
+			if l := &all[i]; !s.own(l) && kept[l.ID] == nil {
+				kept[l.ID] = []string{"another archive's"}
+			}
+		}
+		return kept, nil
+	})
 }
 
 // Delete removes these snapshots and files that no other needs, as Prune does.
@@ -97,6 +106,9 @@ func (s *Store) prune(ctx context.Context, dryRun bool, choose chooser) (r Prune
 	defer func() { s.pruned(err) }()
 	p := &removal{s: s, id: s.ids.next(s.o.Now()), dryRun: dryRun, t: s.track("", s.stepped)}
 	if err = p.run(ctx, choose); err != nil {
+		if !p.removing {
+			p.r.Removed = nil // It was what would have gone.
+		}
 		err = fmt.Errorf("prune: %w", err)
 	}
 	return p.r, err
@@ -116,6 +128,8 @@ type removal struct {
 	seen map[string]bool
 	// condemned are files to remove.
 	condemned []orphan
+	// removing: from here on something is gone.
+	removing bool
 	// files of snapshots that go, which is what they need if they turn out to stay.
 	going map[string][]Sum
 }
@@ -242,7 +256,8 @@ func (p *removal) spare(all []found) error {
 func (p *removal) remove(ctx context.Context) (err error) {
 	s := p.s
 	if len(p.condemned) == 0 && len(p.r.Removed) == 0 {
-		return p.sweepClaims(ctx, s.o.Now())
+		// The bucket's clock isn't known here: if ours is fast, claims that are good must not look old.
+		return p.sweepClaims(ctx, s.o.Now().Add(-createClaimFor))
 	}
 	if s.o.Scratch != "" {
 		if err := replaceFile(s.prunePath(p.id), nil); err != nil {
@@ -274,6 +289,7 @@ func (p *removal) remove(ctx context.Context) (err error) {
 		return err
 	}
 	p.t.begin(Removing, len(p.r.Removed)+len(p.condemned), 0)
+	p.removing = true
 	// Manifests first: a snapshot without a file would be one that can't be restored.
 	for i, l := range p.r.Removed {
 		if err := s.remove(ctx, l.Object); err != nil {

@@ -2,6 +2,7 @@ package snapshot_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -187,8 +188,9 @@ func TestPruneRefuses(t *testing.T) {
 
 		broken := "varve/uploads/" + snapshot.NewID(time.Now()) + ".json"
 		b.objects[broken] = object_("{", time.Now())
-		_, err = s.Prune(t.Context(), snapshot.Keep{Last: 1}, false)
+		r, err = s.Prune(t.Context(), snapshot.Keep{Last: 1}, false)
 		require.ErrorContains(t, err, broken)
+		require.Empty(t, r.Removed, "what would have gone, and has not")
 		require.Subset(t, b.names(""), objects)
 
 		// Half written claims don't last for ever.
@@ -341,7 +343,9 @@ func TestCreateBesidePrune(t *testing.T) {
 					s := open(t, other)
 					for range 2 {
 						_, err := s.Prune(t.Context(), snapshot.Keep{Last: 1}, false)
-						assert.NoError(t, err)
+						if !errors.Is(err, snapshot.ErrNotFound) { // the other one took what this one had listed, which might need any file
+							assert.NoError(t, err)
+						}
 					}
 				})
 			}

@@ -21,6 +21,8 @@ type Schedule struct {
 const (
 	againFirst = time.Minute
 	againMax   = time.Hour
+	// lookMax: the clock is looked at as often, since waiting doesn't notice that it was set, as after a boot without one.
+	lookMax = 10 * time.Minute
 )
 
 // slot is the last time not later than now at which a snapshot is due.
@@ -41,11 +43,13 @@ func (s *Store) Run(ctx context.Context, c Schedule) error {
 		return fmt.Errorf("schedule of snapshots: every %s is less than a minute", c.Every)
 	}
 	next := c.slot(s.o.Now())
-	if all, err := s.List(ctx); err != nil {
+	if all, err := s.List(ctx); ctx.Err() != nil {
+		return nil
+	} else if err != nil {
 		s.o.Logger.Warn("the bucket can't be listed: a snapshot is made now", "err", err)
 	} else {
 		for _, l := range all {
-			if l.Damaged == "" && !l.Foreign && !l.Taken.Before(next) {
+			if s.own(&l) && !l.Taken.Before(next) {
 				next = next.Add(c.Every)
 				break
 			}
@@ -53,9 +57,13 @@ func (s *Store) Run(ctx context.Context, c Schedule) error {
 	}
 	pause := againFirst
 	for ctx.Err() == nil {
+		now := s.o.Now()
+		if next.After(now.Add(c.Every)) {
+			next = c.slot(now).Add(c.Every) // the clock was ahead, and has been set back
+		}
 		s.due(next)
-		if wait := next.Sub(s.o.Now()); wait > 0 {
-			if s.o.sleep(ctx, wait) != nil {
+		if wait := next.Sub(now); wait > 0 {
+			if s.o.sleep(ctx, min(wait, lookMax)) != nil {
 				break
 			}
 			continue // the clock may have been moved meanwhile
@@ -64,7 +72,7 @@ func (s *Store) Run(ctx context.Context, c Schedule) error {
 			pause, next = againFirst, c.slot(s.o.Now()).Add(c.Every)
 			continue
 		}
-		now := s.o.Now()
+		now = s.o.Now()
 		next = now.Add(pause)
 		if regular := c.slot(now).Add(c.Every); regular.Before(next) {
 			next = regular
@@ -73,6 +81,11 @@ func (s *Store) Run(ctx context.Context, c Schedule) error {
 	}
 	s.due(time.Time{})
 	return nil
+}
+
+// own says whether it is a snapshot, and of the archive that Create takes them of.
+func (s *Store) own(l *Listed) bool {
+	return l.Damaged == "" && !l.Foreign && (s.o.Incarnation == "" || l.Incarnation == s.o.Incarnation)
 }
 
 func (s *Store) due(next time.Time) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,5 +105,71 @@ varve_snapshot_running 0
 		stop()
 		require.Len(t, taken, had+1)
 		require.Error(t, s.Run(t.Context(), snapshot.Schedule{Every: time.Second}))
+	})
+}
+
+// A clock that was ahead and is set back doesn't put off the next snapshot by as much; one that was behind and is set is noticed soon.
+func TestRunAfterClockIsSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, b := newSource(t, 1), newMemory()
+		o := src.options(b)
+		var wrong atomic.Int64
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(wrong.Load())) }
+		made := 0
+		src.taken = func() { made++; src.grow() }
+		s := open(t, o)
+		wrong.Store(int64(4 * 365 * 24 * time.Hour))
+		ctx, cancel := context.WithCancel(t.Context())
+		var wait sync.WaitGroup
+		wait.Go(func() { assert.NoError(t, s.Run(ctx, snapshot.Schedule{Every: 24 * time.Hour, At: 3 * time.Hour})) })
+		advance(time.Hour)
+		require.Equal(t, 1, made)
+		wrong.Store(0)
+		advance(3 * time.Hour)
+		require.Equal(t, 2, made)
+		require.WithinDuration(t, time.Now().Add(23*time.Hour), s.Status().Next, 0)
+		wrong.Store(int64(30 * 24 * time.Hour))
+		advance(time.Hour)
+		require.Equal(t, 3, made)
+		cancel()
+		wait.Wait()
+	})
+}
+
+// What another archive has in the bucket is no reason to make no snapshot, and no success of this one.
+func TestRunBesideAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, b := newSource(t, 1), newMemory()
+		_, _, err := open(t, src.options(b)).Create(t.Context(), nil)
+		require.NoError(t, err)
+		for incarnation, made := range map[string]int{"": 0, strings.Repeat("ab", 16): 1} {
+			o := src.options(b)
+			o.Incarnation = incarnation
+			n := 0
+			src.taken = func() { n++ }
+			s := open(t, o)
+			ctx, cancel := context.WithCancel(t.Context())
+			var wait sync.WaitGroup
+			wait.Go(func() { assert.NoError(t, s.Run(ctx, snapshot.Schedule{Every: 24 * time.Hour})) })
+			advance(time.Minute)
+			require.Equal(t, made, n)
+			cancel()
+			wait.Wait()
+		}
+		o := src.options(b)
+		o.Incarnation = strings.Repeat("ab", 16)
+		s := open(t, o)
+		_, err = s.List(t.Context())
+		require.NoError(t, err)
+		require.Nil(t, s.Status().LastSuccess)
+		all, err := s.List(t.Context())
+		require.NoError(t, err)
+		require.Len(t, all, 2)
+		r, err := s.Prune(t.Context(), snapshot.Keep{Last: 1}, true)
+		require.NoError(t, err)
+		require.Empty(t, r.Removed, "of another archive")
+		r, err = open(t, src.options(b)).Prune(t.Context(), snapshot.Keep{Last: 1}, true)
+		require.NoError(t, err)
+		require.Len(t, r.Removed, 1)
 	})
 }

@@ -77,11 +77,14 @@ type TakenFile struct {
 type Options struct {
 	// Bucket is closed by the caller, after the last call.
 	Bucket objstore.Bucket
-	// Scratch is a folder for checkpoints on the file system of the data, made if need be. What is left in it by
-	// a process that was killed is removed. Empty: the Store can't Create.
+	// Scratch is a folder for checkpoints on the file system of the data, made if need be. It is the Store's alone: what is
+	// left in it by a process that was killed, which is all folders that are named by a ULID, is removed. Empty: the Store can't Create.
 	Scratch string
 	// Take makes a checkpoint in a folder that doesn't exist.
 	Take func(ctx context.Context, dir string) (Taken, error)
+	// Incarnation is that of the archive, in hex. Snapshots of others in the bucket are then no reason for the schedule to make none, nor the
+	// last success, and Prune leaves them alone. Empty: all are of this archive, and Prune applies its rules to each archive's.
+	Incarnation string
 	// Before is called before Take: it seals what is due. May be nil.
 	Before func(ctx context.Context) error
 	// Parallel is how many files are sent, fetched or hashed at once; 4 if 0.

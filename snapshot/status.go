@@ -123,7 +123,7 @@ func (s *Store) listedAll(all []Listed) {
 			continue
 		}
 		s.status.Snapshots++
-		if last := s.status.LastSuccess; last == nil || l.Taken.After(last.Taken) {
+		if last := s.status.LastSuccess; s.own(&l) && (last == nil || l.Taken.After(last.Taken)) {
 			s.status.LastSuccess = &Success{ID: l.ID, Taken: l.Taken, Total: Total{Files: l.Files, Bytes: l.Bytes, SentBytes: l.SentBytes, ReusedBytes: l.Bytes - l.SentBytes}}
 		}
 	}

@@ -61,6 +61,9 @@ func (f *exportFlags) open() (*exportSource, error) {
 const exportBytesMax = 256 << 20
 
 func openExportData(dir string, c *config.Config, stderr io.Writer) (*exportSource, error) {
+	if err := archive.Exists(dir); err != nil {
+		return nil, err
+	}
 	kept, err := retention(c)
 	if err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"varve/archive"
 	"varve/config"
 	"varve/snapshot"
 )
@@ -35,10 +35,10 @@ func (l *lookBack) prepare(configFile string) (string, error) {
 	}
 	path := filepath.Join(*l.dir, *l.id)
 	if _, err := os.Stat(path); err == nil {
-		return path, nil // It gets its name when it is whole.
+		return path, archive.Exists(path) // It gets its name when it is whole.
 	}
 	if *l.file == "" {
-		return "", errors.New("--objstore.config-file must say where the snapshot is")
+		return "", fmt.Errorf("%s is not there yet: --objstore.config-file must say where the snapshot is", path)
 	}
 	if err := os.MkdirAll(*l.dir, 0o700); err != nil {
 		return "", err

@@ -26,6 +26,9 @@ func addServe(app *kingpin.Application, stderr io.Writer) {
 	flags := addFlags(cmd)
 	back := addLookBack(cmd, stderr)
 	cmd.Action(func(*kingpin.ParseContext) error {
+		if *back.id == "" && *back.file != "" {
+			return errors.New("--objstore.config-file is where --snapshot fetches from; where the server's own snapshots go is snapshots.objstore_config_file in the configuration")
+		}
 		if *back.id != "" {
 			path, err := back.prepare(*file)
 			if err != nil {

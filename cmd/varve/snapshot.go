@@ -106,6 +106,9 @@ func addSnapshotCreate(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 		if err != nil {
 			return err
 		}
+		if err := archive.Exists(*dir); err != nil {
+			return err
+		}
 		a, err := openOffline(*dir, cfg, stderr)
 		if err != nil {
 			return err
@@ -219,9 +222,14 @@ func addSnapshotVerify(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 	deep := c.Flag("deep", "Besides, restore it to a temporary folder and verify the archive as \"varve check data\" does.").Bool()
 	scratch := c.Flag("scratch", "Folder for that.").Default(os.TempDir()).String()
 	c.Action(func(*kingpin.ParseContext) error {
-		return f.use(func(o *snapshot.Options) { o.Scratch = *scratch }, func(ctx context.Context, s *snapshot.Store, progress snapshot.Progress) error {
+		return f.use(nil, func(ctx context.Context, s *snapshot.Store, progress snapshot.Progress) (err error) {
 			o := snapshot.VerifyOptions{Contents: *contents || *deep}
 			if *deep {
+				// A folder of its own in one that others use too: not Options.Scratch, which the Store clears.
+				if o.Scratch, err = os.MkdirTemp(*scratch, "varve-verify-*"); err != nil {
+					return err
+				}
+				defer func() { err = errors.Join(err, os.RemoveAll(o.Scratch)) }()
 				o.Deep = func(dir string) error {
 					report, err := archive.Check(dir, func(f archive.Fault) { fmt.Fprintln(stderr, f) })
 					if err == nil && report.Faults > 0 {
@@ -341,8 +349,23 @@ func addSnapshotPrune(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 			if *dry {
 				what = "would go"
 			}
-			_, err = fmt.Fprintf(stdout, "%d of %d snapshots %s; %d files no snapshot needs.\n", len(report.Removed), len(report.Removed)+len(report.Kept), what, report.RemovedFiles)
-			return err
+			return printPruned(stdout, &report, what)
 		})
 	})
+}
+
+// printPruned says what is gone, and what stays that no snapshot needs.
+func printPruned(out io.Writer, r *snapshot.PruneReport, what string) error {
+	text := fmt.Sprintf("%d of %d snapshots %s, and %d files that no snapshot needs.\n", len(r.Removed), len(r.Removed)+len(r.Kept), what, r.RemovedFiles)
+	if r.YoungFiles > 0 {
+		text += fmt.Sprintf("%d more files stay until they are a day old: a later prune removes them.\n", r.YoungFiles)
+	}
+	if r.ClaimedFiles > 0 {
+		text += fmt.Sprintf("%d more files stay because a snapshot that is being made, or was cut off within the last day, counts on them.\n", r.ClaimedFiles)
+	}
+	if len(r.Foreign) > 0 {
+		text += fmt.Sprintf("%d objects that Varve didn't write stay, first %s.\n", len(r.Foreign), r.Foreign[0])
+	}
+	_, err := io.WriteString(out, text)
+	return err
 }

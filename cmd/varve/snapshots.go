@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,15 +54,23 @@ func (s *server) newSnapshots(a *archive.Archive, c *compacting) (*snapshots, er
 	k := s.o.config.Snapshots
 	out := &snapshots{archive: a, compacting: c, dataDir: s.dataDir, log: s.o.logger.With("component", "snapshots")}
 	out.life, out.end = context.WithCancel(context.Background())
+	err := clearCopies(filepath.Join(s.dataDir, localSnapshotsDir), false)
+	if k.ObjstoreConfigFile == "" {
+		// The store does it otherwise.
+		err = errors.Join(err, clearCopies(filepath.Join(s.dataDir, uploadingDir), true))
+	}
+	if err != nil {
+		out.log.Warn("What snapshots left that were cut off could not be removed, and keeps room on the disk.", "err", err)
+	}
 	if k.ObjstoreConfigFile == "" {
 		return out, nil
 	}
-	var err error
 	if out.bucket, err = openBucket(k.ObjstoreConfigFile, out.log, s.registry); err != nil {
 		return nil, fmt.Errorf("snapshots: %w", err)
 	}
+	incarnation := a.Incarnation()
 	out.store, err = snapshot.New(snapshot.Options{
-		Bucket: out.bucket, Scratch: filepath.Join(s.dataDir, uploadingDir), HashCache: filepath.Join(s.dataDir, hashesName),
+		Bucket: out.bucket, Incarnation: hex.EncodeToString(incarnation[:]), Scratch: filepath.Join(s.dataDir, uploadingDir), HashCache: filepath.Join(s.dataDir, hashesName),
 		Take: func(ctx context.Context, dir string) (snapshot.Taken, error) { return takeCheckpoint(ctx, a, dir) },
 		// What is due is sealed first: it doesn't change any more, so that the next snapshot has it already.
 		// A copy of what isn't sealed is better than none.
@@ -78,6 +88,22 @@ func (s *server) newSnapshots(a *archive.Archive, c *compacting) (*snapshots, er
 	}
 	out.schedule = snapshot.Schedule{Every: time.Duration(k.Every), At: time.Duration(k.Offset), Keep: keepRule(k.Keep)}
 	return out, nil
+}
+
+// clearCopies removes from a folder the copies that a kill left half made, or all of them: hard links keep on the disk what the archive
+// has removed. Whoever calls it has the archive open, so that nobody makes one.
+func clearCopies(dir string, all bool) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		id, half := strings.CutSuffix(e.Name(), ".partial")
+		if snapshot.ValidID(id) && e.IsDir() && (half || all) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 func keepRule(k config.KeepSnapshots) snapshot.Keep {
@@ -111,7 +137,7 @@ func takeCheckpoint(ctx context.Context, a *archive.Archive, dir string) (snapsh
 		t.Days = append(t.Days, snapshot.Day{Day: d.Day, Samples: d.Samples, Bytes: d.Bytes, Digest: snapshot.Digest(d.Digest), Sealed: d.Sealed})
 	}
 	for _, k := range c.Cursors {
-		t.Cursors = append(t.Cursors, snapshot.Cursor{Name: k.Name, Next: k.Next, Samples: k.Samples})
+		t.Cursors = append(t.Cursors, snapshot.Cursor{Name: k.Name, Next: k.Next, Arrived: k.Arrived, Samples: k.Samples})
 	}
 	return t, nil
 }
@@ -183,16 +209,21 @@ func (s *snapshots) CreateSnapshot(ctx context.Context, wait bool) (any, error) 
 		made snapshotMade
 		err  error
 	}
-	answers := make(chan answer, 1)
+	answers, begun := make(chan answer, 1), make(chan struct{})
 	began := time.Now()
 	s.work.Go(func() {
-		m, stats, err := s.store.Create(s.life, nil)
+		begin := sync.OnceFunc(func() { close(begun) })
+		m, stats, err := s.store.Create(s.life, func(snapshot.Step) { begin() })
+		s.logMade(&m, &stats, err)
 		answers <- answer{snapshotMade{m.ID, m.Taken, stats, time.Since(began).Seconds()}, snapshotError(err)}
 	})
+	var enough <-chan struct{} // nil waits for the answer
 	if !wait {
-		return struct{}{}, nil // What becomes of it is logged, and in the status.
+		enough = begun
 	}
 	select {
+	case <-enough:
+		return struct{}{}, nil // What becomes of it is logged, and in the status.
 	case a := <-answers:
 		return a.made, a.err
 	case <-ctx.Done():
@@ -200,11 +231,31 @@ func (s *snapshots) CreateSnapshot(ctx context.Context, wait bool) (any, error) 
 	}
 }
 
+// logMade says what became of a snapshot that was asked for. Who asked may be gone.
+func (s *snapshots) logMade(m *snapshot.Manifest, stats *snapshot.Stats, err error) {
+	switch {
+	case err == nil:
+		s.log.Info("A snapshot was made.", "id", m.ID, "files", stats.Files, "bytes", stats.Bytes, "sentBytes", stats.SentBytes, "took", stats.Took.String())
+	case errors.Is(err, snapshot.ErrBusy), s.life.Err() != nil:
+	default:
+		s.log.Error("The snapshot that was asked for was not made.", "err", err)
+	}
+}
+
+// untilStop is a context that also ends when the server stops.
+func (s *snapshots) untilStop(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	unhook := context.AfterFunc(s.life, cancel)
+	return ctx, func() { unhook(); cancel() }
+}
+
 // VerifySnapshot implements api.Snapshots.
 func (s *snapshots) VerifySnapshot(ctx context.Context, id string, contents bool) (any, error) {
 	if s.store == nil {
 		return nil, api.ErrNoSnapshots
 	}
+	ctx, end := s.untilStop(ctx)
+	defer end()
 	report, err := s.store.Verify(ctx, id, snapshot.VerifyOptions{Contents: contents}, nil)
 	return report, snapshotError(err)
 }
@@ -214,6 +265,8 @@ func (s *snapshots) PruneSnapshots(ctx context.Context, dry bool) (any, error) {
 	if s.store == nil {
 		return nil, api.ErrNoSnapshots
 	}
+	ctx, end := s.untilStop(ctx)
+	defer end()
 	report, err := s.store.Prune(ctx, s.schedule.Keep, dry)
 	return report, snapshotError(err)
 }
@@ -236,6 +289,10 @@ func snapshotError(err error) error {
 		return fmt.Errorf("%w: %w", api.ErrSnapshotBusy, err)
 	case errors.Is(err, snapshot.ErrNotFound), errors.Is(err, snapshot.ErrID):
 		return fmt.Errorf("%w: %w", api.ErrNoSnapshot, err)
+	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrFormat):
+		return fmt.Errorf("%w: %w", api.ErrSnapshotDamaged, err)
+	case errors.Is(err, snapshot.ErrKeep):
+		return fmt.Errorf("%w: %w", api.ErrSnapshotRule, err)
 	}
 	return err
 }

@@ -81,3 +81,31 @@ func TestBucketResumes(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, objects(t, b), 1)
 }
+
+// meddled is a bucket in which somebody removes the chunks of a block when its index comes.
+type meddled struct{ objstore.Bucket }
+
+func (b meddled) Upload(ctx context.Context, name string, r io.Reader, o ...objstore.ObjectUploadOption) error {
+	if folder, rest, _ := strings.Cut(name, "/"); rest == indexName {
+		if err := b.Delete(ctx, folder+"/chunks/000001"); err != nil {
+			return err
+		}
+	}
+	return b.Bucket.Upload(ctx, name, r, o...)
+}
+
+// TestBucketMeddled shows that a block of which another process removed a file, since it makes the same one, never gets the meta.json
+// by which it would count.
+func TestBucketMeddled(t *testing.T) {
+	s := filled(t)
+	b := objstore.NewInMemBucket()
+	place, err := NewBucket(meddled{b}, t.TempDir())
+	require.NoError(t, err)
+	o := options(t, s, t.TempDir())
+	o.Place = place
+	_, err = Run(t.Context(), o)
+	require.ErrorContains(t, err, "another process exports the same")
+	for _, names := range objects(t, b) {
+		require.NotContains(t, names, metaName)
+	}
+}

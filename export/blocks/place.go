@@ -254,12 +254,34 @@ func (b *Bucket) keep(ctx context.Context, d *draft) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range append(all, File{RelPath: metaName}) {
+	for _, f := range all {
 		if err := b.upload(ctx, d, f.RelPath); err != nil {
 			return fmt.Errorf("upload %s: %w; run the same command again to go on", f.RelPath, err)
 		}
 	}
+	if err := b.whole(ctx, d, all); err != nil {
+		return err
+	}
+	if err := b.upload(ctx, d, metaName); err != nil {
+		return fmt.Errorf("upload %s: %w; run the same command again to go on", metaName, err)
+	}
 	return b.setNote(ctx, d.identity, note{ULID: d.id, Done: true})
+}
+
+// whole looks for what was uploaded: another process that makes the same block takes it for what a killed one left, and removes it. A block
+// gets its meta.json, by which it counts, when the rest is there.
+func (b *Bucket) whole(ctx context.Context, d *draft, all []File) error {
+	for _, f := range all {
+		name := d.id.String() + "/" + f.RelPath
+		a, err := b.bucket.Attributes(ctx, name)
+		if err == nil && a.Size != f.SizeBytes {
+			err = fmt.Errorf("it has %d bytes of %d", a.Size, f.SizeBytes)
+		}
+		if err != nil {
+			return fmt.Errorf("look for %s, which was uploaded: %w; if another process exports the same, wait for it, and run the same command again", name, err)
+		}
+	}
+	return nil
 }
 
 func (b *Bucket) upload(ctx context.Context, d *draft, rel string) (err error) {
