@@ -105,6 +105,14 @@ func Open(config []byte, name string, logger *slog.Logger, reg prometheus.Regist
 	return objstore.NewPrefixedBucket(guarded, strings.Trim(f.Prefix, "/")), nil
 }
 
+// Check says what is wrong with a configuration, as far as that can be said without asking the store. The error is ErrConfig.
+func Check(config []byte) error {
+	if _, _, err := read(config); err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return nil
+}
+
 // read checks all that can be said without the provider. Its errors hold keys, and no values but the type.
 func read(config []byte) (form, provider, error) {
 	var f form

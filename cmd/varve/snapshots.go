@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -40,14 +41,21 @@ type snapshots struct {
 	compacting *compacting
 	dataDir    string
 	log        *slog.Logger
-	// store is nil if no place is configured.
-	store    *snapshot.Store
-	bucket   objstore.Bucket
+	// open opens the place; nil if none is configured.
+	open     func() (*snapshot.Store, objstore.Bucket, error)
 	schedule snapshot.Schedule
+	place    atomic.Pointer[place]
 
 	life context.Context
 	end  context.CancelFunc
 	work sync.WaitGroup
+}
+
+// place is where snapshots go, or why that isn't open yet.
+type place struct {
+	store  *snapshot.Store
+	bucket objstore.Bucket
+	err    error
 }
 
 func (s *server) newSnapshots(a *archive.Archive, c *compacting) (*snapshots, error) {
@@ -65,29 +73,41 @@ func (s *server) newSnapshots(a *archive.Archive, c *compacting) (*snapshots, er
 	if k.ObjstoreConfigFile == "" {
 		return out, nil
 	}
-	if out.bucket, err = openBucket(k.ObjstoreConfigFile, out.log, s.registry); err != nil {
-		return nil, fmt.Errorf("snapshots: %w", err)
+	text, err := os.ReadFile(k.ObjstoreConfigFile)
+	if err == nil {
+		err = bucket.Check(text)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("snapshots.objstore_config_file: %s: %w", k.ObjstoreConfigFile, err)
 	}
 	incarnation := a.Incarnation()
-	out.store, err = snapshot.New(snapshot.Options{
-		Bucket: out.bucket, Incarnation: hex.EncodeToString(incarnation[:]), Scratch: filepath.Join(s.dataDir, uploadingDir), HashCache: filepath.Join(s.dataDir, hashesName),
-		Take: func(ctx context.Context, dir string) (snapshot.Taken, error) { return takeCheckpoint(ctx, a, dir) },
-		// What is due is sealed first: it doesn't change any more, so that the next snapshot has it already.
-		// A copy of what isn't sealed is better than none.
-		Before: func(ctx context.Context) error {
-			if _, err := c.Compact(ctx, api.CompactRequest{Wait: true}); err != nil && ctx.Err() == nil {
-				out.log.Warn("What is due could not be sealed before the snapshot; it is made all the same.", "err", err)
-			}
-			return ctx.Err()
-		},
-		Parallel: k.Parallel, BytesPerSecond: int64(k.MaxUploadRate),
-		Logger: out.log, Registerer: s.registry, Version: buildVersion().Version,
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("snapshots: %w", err), out.bucket.Close())
+	out.open = func() (*snapshot.Store, objstore.Bucket, error) {
+		b, err := bucket.Open(text, "varve", out.log, s.registry)
+		if err != nil {
+			return nil, nil, err
+		}
+		store, err := snapshot.New(snapshot.Options{
+			Bucket: b, Incarnation: hex.EncodeToString(incarnation[:]), Scratch: filepath.Join(s.dataDir, uploadingDir), HashCache: filepath.Join(s.dataDir, hashesName),
+			Take:   func(ctx context.Context, dir string) (snapshot.Taken, error) { return takeCheckpoint(ctx, a, dir) },
+			Before: out.before, Parallel: k.Parallel, BytesPerSecond: int64(k.MaxUploadRate),
+			Logger: out.log, Registerer: s.registry, Version: buildVersion().Version,
+		})
+		if err != nil {
+			return nil, nil, errors.Join(err, b.Close())
+		}
+		return store, b, nil
 	}
 	out.schedule = snapshot.Schedule{Every: time.Duration(k.Every), At: time.Duration(k.Offset), Keep: keepRule(k.Keep)}
 	return out, nil
+}
+
+// before has what is due sealed: it doesn't change any more, so that the next snapshot has it already. A copy of what isn't sealed
+// is better than none.
+func (s *snapshots) before(ctx context.Context) error {
+	if _, err := s.compacting.Compact(ctx, api.CompactRequest{Wait: true}); err != nil && ctx.Err() == nil {
+		s.log.Warn("What is due could not be sealed before the snapshot; it is made all the same.", "err", err)
+	}
+	return ctx.Err()
 }
 
 // clearCopies removes from a folder the copies that a kill left half made, or all of them: hard links keep on the disk what the archive
@@ -142,13 +162,47 @@ func takeCheckpoint(ctx context.Context, a *archive.Archive, dir string) (snapsh
 	return t, nil
 }
 
-// run makes what the schedule asks for, until stop.
+// Pauses between attempts to open the place.
+const (
+	openAgainFirst = 10 * time.Second
+	openAgainMax   = 10 * time.Minute
+)
+
+// run opens the place, which may take its time and must keep no sample waiting, and makes what the schedule asks for, until stop.
 func (s *snapshots) run() {
-	if s.store == nil || s.schedule.Every == 0 {
+	if s.open == nil {
 		return
 	}
+	opened := make(chan struct{})
+	go func() { // An attempt can't be ended; stop doesn't wait for it.
+		defer close(opened)
+		for pause := openAgainFirst; ; pause = min(2*pause, openAgainMax) {
+			store, bucket, err := s.open()
+			if err == nil && s.life.Err() != nil {
+				_ = bucket.Close() // Nobody is left to be told.
+				return
+			}
+			s.place.Store(&place{store, bucket, err})
+			if err == nil {
+				return
+			}
+			s.log.Error("The place for snapshots can't be opened and will be tried again.", "again_in", pause.String(), "err", err)
+			if waitFor(s.life, pause) != nil {
+				return
+			}
+		}
+	}()
 	s.work.Go(func() {
-		if err := s.store.Run(s.life, s.schedule); err != nil && s.life.Err() == nil {
+		select {
+		case <-opened:
+		case <-s.life.Done():
+			return
+		}
+		p := s.place.Load()
+		if p == nil || p.err != nil || s.schedule.Every == 0 {
+			return
+		}
+		if err := p.store.Run(s.life, s.schedule); err != nil && s.life.Err() == nil {
 			s.log.Error("No snapshots are made any more.", "err", err)
 		}
 	})
@@ -158,30 +212,52 @@ func (s *snapshots) run() {
 func (s *snapshots) stop() error {
 	s.end()
 	s.work.Wait()
-	if s.bucket == nil {
-		return nil
+	if p := s.place.Load(); p != nil && p.bucket != nil {
+		return p.bucket.Close()
 	}
-	return s.bucket.Close()
+	return nil
+}
+
+// store is where snapshots are, or why they can't be had.
+func (s *snapshots) store() (*snapshot.Store, error) {
+	if s.open == nil {
+		return nil, api.ErrNoSnapshots
+	}
+	switch p := s.place.Load(); {
+	case p == nil:
+		return nil, errors.New("the place for snapshots is being opened")
+	case p.err != nil:
+		return nil, fmt.Errorf("the place for snapshots can't be opened: %w", p.err)
+	default:
+		return p.store, nil
+	}
 }
 
 // SnapshotStatus implements api.Snapshots.
 func (s *snapshots) SnapshotStatus() any {
 	out := struct {
 		Configured bool `json:"configured"`
+		// Closed says why there are none although they are configured.
+		Closed string `json:"closed,omitempty"`
 		snapshot.Status
-	}{Configured: s.store != nil}
-	if s.store != nil {
-		out.Status = s.store.Status()
+	}{Configured: s.open != nil}
+	store, err := s.store()
+	switch {
+	case err == nil:
+		out.Status = store.Status()
+	case out.Configured:
+		out.Closed = err.Error()
 	}
 	return out
 }
 
 // ListSnapshots implements api.Snapshots.
 func (s *snapshots) ListSnapshots(ctx context.Context) (any, error) {
-	if s.store == nil {
-		return nil, api.ErrNoSnapshots
+	store, err := s.store()
+	if err != nil {
+		return nil, err
 	}
-	list, err := s.store.List(ctx)
+	list, err := store.List(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -199,8 +275,9 @@ type snapshotMade struct {
 
 // CreateSnapshot implements api.Snapshots. What was begun goes on when the client leaves.
 func (s *snapshots) CreateSnapshot(ctx context.Context, wait bool) (any, error) {
-	if s.store == nil {
-		return nil, api.ErrNoSnapshots
+	store, err := s.store()
+	if err != nil {
+		return nil, err
 	}
 	if s.life.Err() != nil {
 		return nil, errStopping
@@ -213,7 +290,7 @@ func (s *snapshots) CreateSnapshot(ctx context.Context, wait bool) (any, error) 
 	began := time.Now()
 	s.work.Go(func() {
 		begin := sync.OnceFunc(func() { close(begun) })
-		m, stats, err := s.store.Create(s.life, func(snapshot.Step) { begin() })
+		m, stats, err := store.Create(s.life, func(snapshot.Step) { begin() })
 		s.logMade(&m, &stats, err)
 		answers <- answer{snapshotMade{m.ID, m.Taken, stats, time.Since(began).Seconds()}, snapshotError(err)}
 	})
@@ -251,23 +328,25 @@ func (s *snapshots) untilStop(ctx context.Context) (context.Context, func()) {
 
 // VerifySnapshot implements api.Snapshots.
 func (s *snapshots) VerifySnapshot(ctx context.Context, id string, contents bool) (any, error) {
-	if s.store == nil {
-		return nil, api.ErrNoSnapshots
+	store, err := s.store()
+	if err != nil {
+		return nil, err
 	}
 	ctx, end := s.untilStop(ctx)
 	defer end()
-	report, err := s.store.Verify(ctx, id, snapshot.VerifyOptions{Contents: contents}, nil)
+	report, err := store.Verify(ctx, id, snapshot.VerifyOptions{Contents: contents}, nil)
 	return report, snapshotError(err)
 }
 
 // PruneSnapshots implements api.Snapshots.
 func (s *snapshots) PruneSnapshots(ctx context.Context, dry bool) (any, error) {
-	if s.store == nil {
-		return nil, api.ErrNoSnapshots
+	store, err := s.store()
+	if err != nil {
+		return nil, err
 	}
 	ctx, end := s.untilStop(ctx)
 	defer end()
-	report, err := s.store.Prune(ctx, s.schedule.Keep, dry)
+	report, err := store.Prune(ctx, s.schedule.Keep, dry)
 	return report, snapshotError(err)
 }
 
