@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -31,14 +32,6 @@ func (s samples) put(name string, at int64, v float64) {
 		s[name] = map[int64]float64{}
 	}
 	s[name][at] = v
-}
-
-func (s samples) clone() samples {
-	out := samples{}
-	for name, of := range s {
-		out[name] = maps.Clone(of)
-	}
-	return out
 }
 
 // fakeSource holds chunks of floats; handles are places in series.
@@ -146,7 +139,7 @@ func (t *fakeTarget) called(name string) error {
 }
 
 // metricOf is so that the order is another one than that of refs.
-func metricOf(ls labels.Labels) uint32 { return 100 - uint32(ls.Get(labels.MetricName)[0]%50) }
+func metricOf(ls labels.Labels) uint32 { return 100 - uint32(ls.Get(model.MetricNameLabel)[0]%50) }
 
 func (t *fakeTarget) Resolve(_ context.Context, series []intake.Series) error {
 	t.mu.Lock()
@@ -358,7 +351,7 @@ func randomSource(t testing.TB, seed uint64, days int) (*fakeSource, samples) {
 	random := rand.New(rand.NewPCG(seed, 2))
 	s, want := &fakeSource{}, samples{}
 	for i := range 40 {
-		ls := labels.FromStrings(labels.MetricName, string(rune('a'+i%5)), "i", fmt.Sprint(i%30))
+		ls := labels.FromStrings(model.MetricNameLabel, string(rune('a'+i%5)), "i", fmt.Sprint(i%30))
 		x := fakeSeries{labels: ls}
 		for range 1 + random.IntN(8) {
 			at := begin + random.Int64N(int64(days)*intake.DayMillis)

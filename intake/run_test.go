@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 	"github.com/stretchr/testify/require"
@@ -166,7 +167,7 @@ func TestResume(t *testing.T) {
 // TestManyDays shows that a source which says that it spans ages is refused, however far they go, and that bounds help.
 func TestManyDays(t *testing.T) {
 	for _, far := range []int64{1 << 50, math.MaxInt64 - 1} {
-		s := &fakeSource{series: []fakeSeries{{labels.FromStrings(labels.MetricName, "b"), []intake.Chunk{
+		s := &fakeSource{series: []fakeSeries{{labels.FromStrings(model.MetricNameLabel, "b"), []intake.Chunk{
 			chunkOf(t, []int64{begin + 1}, []float64{1}), chunkOf(t, []int64{far}, []float64{1}), chunkOf(t, []int64{-far}, []float64{1}),
 		}}}}
 		_, err := intake.Run(t.Context(), s, newFakeTarget(), intake.Options{})
@@ -179,7 +180,7 @@ func TestManyDays(t *testing.T) {
 
 // TestEmptyDays shows that the state file isn't written for each of many days without samples, but for all of them in the end.
 func TestEmptyDays(t *testing.T) {
-	s := &fakeSource{series: []fakeSeries{{labels.FromStrings(labels.MetricName, "b"), []intake.Chunk{
+	s := &fakeSource{series: []fakeSeries{{labels.FromStrings(model.MetricNameLabel, "b"), []intake.Chunk{
 		chunkOf(t, []int64{0}, []float64{1}), chunkOf(t, []int64{begin + 1}, []float64{1}),
 	}}}}
 	o := intake.Options{State: filepath.Join(t.TempDir(), "state"), End: begin + 3*intake.DayMillis}
@@ -232,8 +233,8 @@ func TestReadAgain(t *testing.T) {
 // TestRefused shows that series and days that the target doesn't take are counted and named, and the rest arrives.
 func TestRefused(t *testing.T) {
 	s := &fakeSource{series: []fakeSeries{
-		{labels.FromStrings(labels.MetricName, "a", "refuse", "x"), []intake.Chunk{chunkOf(t, []int64{begin + 1}, []float64{1})}},
-		{labels.FromStrings(labels.MetricName, "b"), []intake.Chunk{chunkOf(t, []int64{begin + 1, begin + intake.DayMillis}, []float64{1, 2})}},
+		{labels.FromStrings(model.MetricNameLabel, "a", "refuse", "x"), []intake.Chunk{chunkOf(t, []int64{begin + 1}, []float64{1})}},
+		{labels.FromStrings(model.MetricNameLabel, "b"), []intake.Chunk{chunkOf(t, []int64{begin + 1, begin + intake.DayMillis}, []float64{1, 2})}},
 	}}
 	target := newFakeTarget()
 	opened := 0
@@ -257,9 +258,9 @@ func TestRefused(t *testing.T) {
 func TestRefusedBefore(t *testing.T) {
 	for way, taken := range map[string]bool{"leased": false, "written": true} {
 		s := &fakeSource{series: []fakeSeries{
-			{labels.FromStrings(labels.MetricName, "a", "refuse", "x"), []intake.Chunk{chunkOf(t, []int64{begin + 1}, []float64{1})}},
-			{labels.FromStrings(labels.MetricName, "b"), []intake.Chunk{chunkOf(t, []int64{begin + 1}, []float64{1})}},
-			{labels.FromStrings(labels.MetricName, "c"), []intake.Chunk{chunkOf(t, []int64{begin + 1, begin + 2}, []float64{1, 2})}},
+			{labels.FromStrings(model.MetricNameLabel, "a", "refuse", "x"), []intake.Chunk{chunkOf(t, []int64{begin + 1}, []float64{1})}},
+			{labels.FromStrings(model.MetricNameLabel, "b"), []intake.Chunk{chunkOf(t, []int64{begin + 1}, []float64{1})}},
+			{labels.FromStrings(model.MetricNameLabel, "c"), []intake.Chunk{chunkOf(t, []int64{begin + 1, begin + 2}, []float64{1, 2})}},
 		}}
 		target := newFakeTarget()
 		target.taken[begin] = taken
@@ -304,7 +305,7 @@ func TestBadChunks(t *testing.T) {
 	torn := chunkOf(t, []int64{begin + 5, begin + 6, begin + 700, begin + 9999}, []float64{1, 2.2, 17, 1e300})
 	torn.Chunk.Reset(torn.Chunk.Bytes()[:12])
 	for _, c := range []intake.Chunk{late, torn} {
-		s := &fakeSource{series: []fakeSeries{{labels.FromStrings(labels.MetricName, "b"), []intake.Chunk{c}}}}
+		s := &fakeSource{series: []fakeSeries{{labels.FromStrings(model.MetricNameLabel, "b"), []intake.Chunk{c}}}}
 		target := newFakeTarget()
 		_, err := intake.Run(t.Context(), s, target, intake.Options{})
 		require.ErrorIs(t, err, intake.ErrBadChunk)

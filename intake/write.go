@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -137,7 +138,7 @@ func (r *run) lookUp(ctx context.Context, p *prepared, pc *piece, some []int) (e
 	pc.sums, pc.lacks, pc.other, pc.what = sized(pc.sums, n), sized(pc.lacks, n), sized(pc.other, n), sized(pc.what, n)
 	byMetric := map[string][]int{}
 	for _, i := range some {
-		metric := pc.labels[i].Get(labels.MetricName)
+		metric := pc.labels[i].Get(model.MetricNameLabel)
 		byMetric[metric] = append(byMetric[metric], i)
 	}
 	q, err := r.t.Querier(p.from, p.to-1)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -57,7 +58,7 @@ func makeBlocks(t *testing.T, from time.Time, span time.Duration) (dir string, s
 			if i < 5 {
 				name = "sizes"
 			}
-			all = append(all, storage.NewListSeries(labels.FromStrings(labels.MetricName, name, "i", fmt.Sprint(i)), list))
+			all = append(all, storage.NewListSeries(labels.FromStrings(model.MetricNameLabel, name, "i", fmt.Sprint(i)), list))
 		}
 		_, err := tsdb.CreateBlock(all, dir, span.Milliseconds(), slog.New(slog.DiscardHandler))
 		require.NoError(t, err)

@@ -134,10 +134,9 @@ type writer struct {
 	stats Stats
 	buf   []byte
 
-	list     *export.List
-	series   int64
-	sampled  bool // the series that is being written has a sample
-	progress Progress
+	list    *export.List
+	series  int64
+	sampled bool // the series that is being written has a sample
 }
 
 // put writes what is in buf, and empties it.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
@@ -115,7 +116,7 @@ func editMeta(t testing.TB, path string, edit func(map[string]any)) {
 }
 
 func set(i int) labels.Labels {
-	return labels.FromStrings(labels.MetricName, "m", "i", fmt.Sprint(i))
+	return labels.FromStrings(model.MetricNameLabel, "m", "i", fmt.Sprint(i))
 }
 
 func open(t testing.TB, dirs []string, o blocks.Options) intake.Source {
@@ -206,7 +207,7 @@ func TestBucket(t *testing.T) {
 		withThanos(t, path, 0, map[string]string{"cluster": "eu", "i": "over"})
 		upload(path)
 		for _, of := range got {
-			name := labels.FromStrings(labels.MetricName, "m", "i", "over", "cluster", "eu").String()
+			name := labels.FromStrings(model.MetricNameLabel, "m", "i", "over", "cluster", "eu").String()
 			if want[name] == nil {
 				want[name] = map[int64]float64{}
 			}

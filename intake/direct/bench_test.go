@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	prommodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
@@ -48,7 +49,7 @@ func BenchmarkImport(b *testing.B) {
 			}
 			app.Append(0, at, v)
 		}
-		ls := labels.FromStrings(labels.MetricName, fmt.Sprintf("metric_%d", i/3), "instance", fmt.Sprint(i%3), "job", "node")
+		ls := labels.FromStrings(prommodel.MetricNameLabel, fmt.Sprintf("metric_%d", i/3), "instance", fmt.Sprint(i%3), "job", "node")
 		all = append(all, &storage.SeriesEntry{Lset: ls, SampleIteratorFn: func(chunkenc.Iterator) chunkenc.Iterator { return c.Iterator(nil) }})
 	}
 	_, err := tsdb.CreateBlock(all, dir, 2*intake.DayMillis, slog.New(slog.DiscardHandler))

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	prommodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -54,7 +55,7 @@ func modelOf(t testing.TB, q storage.Queryable) model {
 	querier, err := q.Querier(0, math.MaxInt64)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, querier.Close()) }()
-	set := querier.Select(t.Context(), false, nil, labels.MustNewMatcher(labels.MatchNotEqual, labels.MetricName, ""))
+	set := querier.Select(t.Context(), false, nil, labels.MustNewMatcher(labels.MatchNotEqual, prommodel.MetricNameLabel, ""))
 	for set.Next() {
 		ls := set.At().Labels()
 		it := set.At().Iterator(nil)
@@ -109,7 +110,7 @@ func dataDir(t testing.TB, days int) (string, model) {
 	random, m := rand.New(rand.NewPCG(1, 7)), model{}
 	sets := make([]labels.Labels, 20)
 	for i := range sets {
-		sets[i] = labels.FromStrings(labels.MetricName, fmt.Sprintf("metric_%d", i%3), "instance", fmt.Sprintf("host-%d.example", i), "job", "node")
+		sets[i] = labels.FromStrings(prommodel.MetricNameLabel, fmt.Sprintf("metric_%d", i%3), "instance", fmt.Sprintf("host-%d.example", i), "job", "node")
 	}
 	for step := range int64(days) * 24 * 10 {
 		at := begin + step*360_000 + 7
@@ -123,11 +124,11 @@ func dataDir(t testing.TB, days int) (string, model) {
 			require.NoError(t, err)
 			m.float(ls, at+int64(i), v)
 		}
-		h, ls := tsdbutil.GenerateTestHistogram(step%50), labels.FromStrings(labels.MetricName, "latency", "job", "api")
+		h, ls := tsdbutil.GenerateTestHistogram(step%50), labels.FromStrings(prommodel.MetricNameLabel, "latency", "job", "api")
 		_, err := app.AppendHistogram(0, ls, at, h, nil)
 		require.NoError(t, err)
 		m.put(ls, at, digestOf(at, h, nil))
-		fh, ls := tsdbutil.GenerateTestFloatHistogram(step%50), labels.FromStrings(labels.MetricName, "latency_float", "job", "api")
+		fh, ls := tsdbutil.GenerateTestFloatHistogram(step%50), labels.FromStrings(prommodel.MetricNameLabel, "latency_float", "job", "api")
 		_, err = app.AppendHistogram(0, ls, at, nil, fh)
 		require.NoError(t, err)
 		m.put(ls, at, digestOf(at, nil, fh))
@@ -215,8 +216,8 @@ func TestDataDirectory(t *testing.T) {
 func TestTakenDay(t *testing.T) {
 	dir, want := dataDir(t, 2)
 	a := testkit.Open(t, testkit.MemoryDir(t), options())
-	live := labels.FromStrings(labels.MetricName, "live", "job", "node")
-	other := labels.FromStrings(labels.MetricName, "metric_0", "instance", "host-0.example", "job", "node")
+	live := labels.FromStrings(prommodel.MetricNameLabel, "live", "job", "node")
+	other := labels.FromStrings(prommodel.MetricNameLabel, "metric_0", "instance", "host-0.example", "job", "node")
 	testkit.Write(t, a, begin+7, []labels.Labels{live, other}, []float64{1, -5})
 	want.float(live, begin+7, 1)
 	r := run(t, dir, a, intake.Options{PieceBytes: 5000}, blocks.Options{})
@@ -244,7 +245,7 @@ func TestPart(t *testing.T) {
 	start, end := begin+5*3600_000+1234, begin+30*3600_000+77
 	want := model{}
 	for i := range 20 {
-		ls := labels.FromStrings(labels.MetricName, fmt.Sprintf("metric_%d", i%3), "instance", fmt.Sprintf("host-%d.example", i), "job", "node")
+		ls := labels.FromStrings(prommodel.MetricNameLabel, fmt.Sprintf("metric_%d", i%3), "instance", fmt.Sprintf("host-%d.example", i), "job", "node")
 		renamed := labels.NewBuilder(ls).Set("job", "moved").Set("site", "x").Labels()
 		for at, d := range all[ls.String()] {
 			if i%3 != 0 && at >= start && at < end {
@@ -254,7 +255,7 @@ func TestPart(t *testing.T) {
 	}
 	a := testkit.Open(t, testkit.MemoryDir(t), options())
 	r := run(t, dir, a, intake.Options{Start: start, End: end, ExtraLabels: labels.FromStrings("job", "moved", "site", "x"), Workers: 1},
-		blocks.Options{Start: start, End: end, Match: [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, "metric_[12]")}}})
+		blocks.Options{Start: start, End: end, Match: [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchRegexp, prommodel.MetricNameLabel, "metric_[12]")}}})
 	require.True(t, r.Equal(), "%v", r.Unequal)
 	require.Equal(t, want.samples(), r.Samples)
 	requireSame(t, want, modelOf(t, a))
@@ -266,9 +267,9 @@ func TestRefusedLabels(t *testing.T) {
 	target := direct.New(a, direct.Options{ValueBytesMax: 10})
 	series := []intake.Series{
 		{Labels: labels.FromStrings("job", "x")},
-		{Labels: labels.FromStrings(labels.MetricName, "m", "l", "a value that is long")},
-		{Labels: labels.FromStrings(labels.MetricName, "m", "l", "\xff")},
-		{Labels: labels.FromStrings(labels.MetricName, "m", "l", "v")},
+		{Labels: labels.FromStrings(prommodel.MetricNameLabel, "m", "l", "a value that is long")},
+		{Labels: labels.FromStrings(prommodel.MetricNameLabel, "m", "l", "\xff")},
+		{Labels: labels.FromStrings(prommodel.MetricNameLabel, "m", "l", "v")},
 	}
 	require.NoError(t, target.Resolve(context.Background(), series))
 	for _, s := range series[:3] {

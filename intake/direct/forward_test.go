@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	prommodel "github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
 
@@ -89,9 +90,9 @@ func TestDeletedMeanwhile(t *testing.T) {
 			if deletes++; deletes > 1 {
 				return
 			}
-			testkit.Write(t, a, begin+9, []labels.Labels{labels.FromStrings(labels.MetricName, "metric_0", "instance", "host-0.example", "job", "node")}, []float64{1})
+			testkit.Write(t, a, begin+9, []labels.Labels{labels.FromStrings(prommodel.MetricNameLabel, "metric_0", "instance", "host-0.example", "job", "node")}, []float64{1})
 			_, _, err := a.Delete(t.Context(), archive.DeleteRequest{
-				Matchers:  [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchNotEqual, labels.MetricName, "")}},
+				Matchers:  [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchNotEqual, prommodel.MetricNameLabel, "")}},
 				MinMillis: begin, MaxMillis: begin + 3_600_000, Grace: time.Hour,
 			})
 			require.NoError(t, err)

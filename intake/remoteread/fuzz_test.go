@@ -8,6 +8,7 @@ import (
 
 	"github.com/gogo/protobuf/proto"
 	"github.com/golang/snappy"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -25,7 +26,7 @@ func FuzzAnswers(f *testing.F) {
 	require.NoError(f, err)
 	app.Append(0, 5, 1)
 	app.Append(0, 6, 2)
-	name := []prompb.Label{{Name: labels.MetricName, Value: "up"}, {Name: "job", Value: "x"}}
+	name := []prompb.Label{{Name: model.MetricNameLabel, Value: "up"}, {Name: "job", Value: "x"}}
 	chunked, err := proto.Marshal(&prompb.ChunkedReadResponse{ChunkedSeries: []*prompb.ChunkedSeries{{Labels: name, Chunks: []prompb.Chunk{{Type: prompb.Chunk_XOR, MinTimeMs: 5, MaxTimeMs: 6, Data: c.Bytes()}}}}})
 	require.NoError(f, err)
 	sampled, err := proto.Marshal(&prompb.ReadResponse{Results: []*prompb.QueryResult{{Timeseries: []*prompb.TimeSeries{

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	config_util "github.com/prometheus/common/config"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/stretchr/testify/require"
@@ -39,7 +40,7 @@ scrape_configs: [{job_name: t, static_configs: [{targets: ["`+strings.TrimPrefix
 	u, err := url.Parse(p.URL("/api/v1/read"))
 	require.NoError(t, err)
 	end := time.Now().UnixMilli()
-	matchers := []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, "count|nan|third")}
+	matchers := []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, "count|nan|third")}
 	for _, samplesOnly := range []bool{false, true} {
 		source, err := remoteread.Open(remoteread.Options{
 			URL: u, HTTP: config_util.DefaultHTTPClientConfig, SamplesOnly: samplesOnly,
@@ -59,7 +60,7 @@ scrape_configs: [{job_name: t, static_configs: [{targets: ["`+strings.TrimPrefix
 					it := c.Chunk.Iterator(nil)
 					for it.Next() != chunkenc.ValNone {
 						_, v := it.At()
-						switch ls.Get(labels.MetricName) {
+						switch ls.Get(model.MetricNameLabel) {
 						case "nan":
 							require.True(t, math.IsNaN(v))
 						case "count":

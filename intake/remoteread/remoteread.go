@@ -25,6 +25,7 @@ import (
 	"time"
 
 	config_util "github.com/prometheus/common/config"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
@@ -137,7 +138,7 @@ func newSource(selection Selection, f fetcher, name string) (*Source, error) {
 		selection.MemoryBytes = memoryUsual
 	}
 	if len(selection.Selectors) == 0 {
-		selection.Selectors = [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchNotEqual, labels.MetricName, "")}}
+		selection.Selectors = [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchNotEqual, model.MetricNameLabel, "")}}
 	}
 	s := &Source{selection: selection, from: f, name: name + " " + selectorsText(selection.Selectors), retrying: func(error, time.Duration) {}}
 	s.window.Store(windowWhole)

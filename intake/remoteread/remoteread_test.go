@@ -15,6 +15,7 @@ import (
 	"time"
 
 	config_util "github.com/prometheus/common/config"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
@@ -58,12 +59,12 @@ func database(t *testing.T) *tsdb.DB {
 			if i%50 == 9 {
 				v = math.Float64frombits(value.NormalNaN | uint64(i))
 			}
-			_, err = app.Append(0, labels.FromStrings(labels.MetricName, "f", "s", fmt.Sprint(s)), at, v)
+			_, err = app.Append(0, labels.FromStrings(model.MetricNameLabel, "f", "s", fmt.Sprint(s)), at, v)
 			require.NoError(t, err)
 		}
-		_, err = app.AppendHistogram(0, labels.FromStrings(labels.MetricName, "h"), at, tsdbutil.GenerateTestHistogram(i%100), nil)
+		_, err = app.AppendHistogram(0, labels.FromStrings(model.MetricNameLabel, "h"), at, tsdbutil.GenerateTestHistogram(i%100), nil)
 		require.NoError(t, err)
-		_, err = app.AppendHistogram(0, labels.FromStrings(labels.MetricName, "i"), at, nil, tsdbutil.GenerateTestFloatHistogram(i))
+		_, err = app.AppendHistogram(0, labels.FromStrings(model.MetricNameLabel, "i"), at, nil, tsdbutil.GenerateTestFloatHistogram(i))
 		require.NoError(t, err)
 	}
 	require.NoError(t, app.Commit())
@@ -76,7 +77,7 @@ func expected(t *testing.T, q storage.Queryable, from, to int64, matchers ...*la
 	require.NoError(t, err)
 	defer querier.Close()
 	if matchers == nil {
-		matchers = []*labels.Matcher{labels.MustNewMatcher(labels.MatchNotEqual, labels.MetricName, "")}
+		matchers = []*labels.Matcher{labels.MustNewMatcher(labels.MatchNotEqual, model.MetricNameLabel, "")}
 	}
 	all := map[string]digest.Series{}
 	set := querier.Select(t.Context(), false, nil, matchers...)
@@ -230,7 +231,7 @@ func TestSelection(t *testing.T) {
 	db := database(t)
 	server := serve(t, db, 0)
 	f1 := labels.MustNewMatcher(labels.MatchEqual, "s", "1")
-	h := labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, "h")
+	h := labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, "h")
 	part := server.open(t, func(o *remoteread.Options) {
 		o.Start, o.End = begin+3_600_000, begin+7_200_000
 		o.Selectors = [][]*labels.Matcher{{f1}, {h}}

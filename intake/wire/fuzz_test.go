@@ -6,6 +6,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
@@ -43,7 +44,7 @@ func seedChunks(t testing.TB) []intake.Chunk {
 // write itself.
 func FuzzFrames(f *testing.F) {
 	all := seedChunks(f)
-	ls := labels.FromStrings(labels.MetricName, "up", "job", "x")
+	ls := labels.FromStrings(model.MetricNameLabel, "up", "job", "x")
 	day := beginFrame(nil)
 	day = append(day, 7)
 	day, _, _ = appendChunks(day, all)
@@ -83,7 +84,7 @@ func FuzzFrames(f *testing.F) {
 // FuzzPayloads shows the same of payloads behind a checksum that is right.
 func FuzzPayloads(f *testing.F) {
 	all := seedChunks(f)
-	ls := labels.FromStrings(labels.MetricName, "up", "job", "x")
+	ls := labels.FromStrings(model.MetricNameLabel, "up", "job", "x")
 	for i := range all {
 		b, _, _ := appendChunks([]byte{7}, all[i:i+1])
 		f.Add(byte(kindDay), b)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	config_util "github.com/prometheus/common/config"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -71,7 +72,7 @@ func (m *memory) Resolve(_ context.Context, series []intake.Series) error {
 	}
 	for i := range series {
 		s := &series[i]
-		if s.Labels.Get(labels.MetricName) == "refused" {
+		if s.Labels.Get(model.MetricNameLabel) == "refused" {
 			s.Refused = "not wanted"
 			continue
 		}
@@ -616,9 +617,9 @@ func TestResolve(t *testing.T) {
 	}
 	var all []intake.Series
 	for i := range 200 {
-		all = append(all, intake.Series{Labels: labels.FromStrings(labels.MetricName, "up", "i", fmt.Sprint(i), "long", string(long))})
+		all = append(all, intake.Series{Labels: labels.FromStrings(model.MetricNameLabel, "up", "i", fmt.Sprint(i), "long", string(long))})
 	}
-	all = append(all, intake.Series{Labels: labels.FromStrings(labels.MetricName, "refused")},
+	all = append(all, intake.Series{Labels: labels.FromStrings(model.MetricNameLabel, "refused")},
 		intake.Series{Labels: labels.FromStrings("a", string(make([]byte, 1<<17)))})
 	require.NoError(t, client.Resolve(t.Context(), all))
 	require.Equal(t, 2, retried)
@@ -639,7 +640,7 @@ func TestWrite(t *testing.T) {
 	m := newMemory()
 	forwarded := newMemory()
 	client, _ := served(t, m, func(h *wire.HandlerOptions, c *wire.Options) { h.Forwarding, c.Forward = forwarded, true })
-	ls := labels.FromStrings(labels.MetricName, "up")
+	ls := labels.FromStrings(model.MetricNameLabel, "up")
 	var chunks []intake.Chunk
 	for i := range 300 {
 		chunks = append(chunks, floats(t, chunkenc.EncXOR, int64(i)*intake.DayMillis, 5000))
