@@ -282,7 +282,15 @@ func addSeal(app *kingpin.Application, stdout, stderr io.Writer) {
 	})
 }
 
-// openOffline opens an archive as a server would, but for work in the background.
+// openExisting is openOffline for verbs that look at an archive or work on it: a wrong folder must not become one.
+func openExisting(dir string, c *config.Config, stderr io.Writer) (*archive.Archive, error) {
+	if err := archive.Exists(dir); err != nil {
+		return nil, err
+	}
+	return openOffline(dir, c, stderr)
+}
+
+// openOffline opens an archive as a server would, but for work in the background, or makes one.
 func openOffline(dir string, c *config.Config, stderr io.Writer) (*archive.Archive, error) {
 	kept, err := retention(c)
 	if err != nil {
@@ -303,7 +311,7 @@ func openOffline(dir string, c *config.Config, stderr io.Writer) (*archive.Archi
 
 // seal does what is due in an archive.
 func seal(dir string, c *config.Config, policy compactor.Policy, stdout, stderr io.Writer) error {
-	a, err := openOffline(dir, c, stderr)
+	a, err := openExisting(dir, c, stderr)
 	if err != nil {
 		return err
 	}

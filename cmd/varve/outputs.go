@@ -439,6 +439,9 @@ func addOutputs(app *kingpin.Application, stdout io.Writer) {
 	cmd := app.Command("outputs", "Tell how far the outputs have come, from a data directory while no server runs on it.")
 	dir := cmd.Arg("dir", "The data directory.").Required().ExistingDir()
 	cmd.Action(func(*kingpin.ParseContext) error {
+		if err := archive.Exists(*dir); err != nil {
+			return err
+		}
 		a, err := archive.Open(*dir, archive.Options{Manual: true})
 		if err != nil {
 			return err

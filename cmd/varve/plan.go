@@ -22,7 +22,7 @@ func addPlan(app *kingpin.Application, stdout, stderr io.Writer) {
 		if err != nil {
 			return err
 		}
-		a, err := openOffline(*dir, c, stderr)
+		a, err := openExisting(*dir, c, stderr)
 		if err != nil {
 			return err
 		}

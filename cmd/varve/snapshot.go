@@ -106,10 +106,7 @@ func addSnapshotCreate(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 		if err != nil {
 			return err
 		}
-		if err := archive.Exists(*dir); err != nil {
-			return err
-		}
-		a, err := openOffline(*dir, cfg, stderr)
+		a, err := openExisting(*dir, cfg, stderr)
 		if err != nil {
 			return err
 		}

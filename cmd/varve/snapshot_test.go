@@ -181,9 +181,11 @@ func TestNoArchive(t *testing.T) {
 	dir := filepath.Join(k.dir, "wrong")
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	require.Contains(t, k.refused("create", dir), "there is no archive")
-	var out, errs bytes.Buffer
-	require.NotZero(t, execute([]string{"export", "csv", "--all", "--data", dir}, &out, &errs))
-	require.Contains(t, errs.String(), "there is no archive")
+	for _, args := range [][]string{{"export", "csv", "--all", "--data", dir}, {"seal", dir}, {"outputs", dir}} {
+		var out, errs bytes.Buffer
+		require.NotZero(t, execute(args, &out, &errs))
+		require.Contains(t, errs.String(), "there is no archive", args[0])
+	}
 	require.Empty(t, names(t, dir))
 	require.NotContains(t, k.must("list"), "Z")
 }
