@@ -35,6 +35,7 @@ func addSnapshot(app *kingpin.Application, stdout, stderr io.Writer) {
 	addSnapshotVerify(cmd, stdout, stderr)
 	addSnapshotRestore(cmd, stdout, stderr)
 	addSnapshotPrune(cmd, stdout, stderr)
+	addSnapshotDelete(cmd, stdout, stderr)
 }
 
 // snapshotFlags are those of verbs that use the object storage themselves.
@@ -336,23 +337,36 @@ func addSnapshotPrune(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 		}
 		return f.use(nil, func(ctx context.Context, s *snapshot.Store, _ snapshot.Progress) error {
 			report, err := s.Prune(ctx, keep, *dry)
-			for i := range report.Removed {
-				fmt.Fprintln(stdout, report.Removed[i].ID)
-			}
-			if err != nil {
-				return err
-			}
-			what := "are gone"
-			if *dry {
-				what = "would go"
-			}
-			return printPruned(stdout, &report, what)
+			return printPruned(stdout, &report, err)
 		})
 	})
 }
 
-// printPruned says what is gone, and what stays that no snapshot needs.
-func printPruned(out io.Writer, r *snapshot.PruneReport, what string) error {
+func addSnapshotDelete(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
+	c := parent.Command("delete", "Remove snapshots by name, of an archive that is no more for example, and the files that no other snapshot needs.")
+	ids := c.Arg("id", "The snapshots.").Required().Strings()
+	f := addSnapshotFlags(c, true, stderr)
+	dry := c.Flag("dry-run", "Only tell what would go.").Bool()
+	c.Action(func(*kingpin.ParseContext) error {
+		return f.use(nil, func(ctx context.Context, s *snapshot.Store, _ snapshot.Progress) error {
+			report, err := s.Delete(ctx, *ids, *dry)
+			return printPruned(stdout, &report, err)
+		})
+	})
+}
+
+// printPruned says what is gone, also before an error, and what stays that no snapshot needs.
+func printPruned(out io.Writer, r *snapshot.PruneReport, err error) error {
+	for i := range r.Removed {
+		fmt.Fprintln(out, r.Removed[i].ID)
+	}
+	if err != nil {
+		return err
+	}
+	what := "are gone"
+	if r.DryRun {
+		what = "would go"
+	}
 	text := fmt.Sprintf("%d of %d snapshots %s, and %d files that no snapshot needs.\n", len(r.Removed), len(r.Removed)+len(r.Kept), what, r.RemovedFiles)
 	if r.YoungFiles > 0 {
 		text += fmt.Sprintf("%d more files stay until they are a day old: a later prune removes them.\n", r.YoungFiles)
@@ -363,6 +377,6 @@ func printPruned(out io.Writer, r *snapshot.PruneReport, what string) error {
 	if len(r.Foreign) > 0 {
 		text += fmt.Sprintf("%d objects that Varve didn't write stay, first %s.\n", len(r.Foreign), r.Foreign[0])
 	}
-	_, err := io.WriteString(out, text)
+	_, err = io.WriteString(out, text)
 	return err
 }

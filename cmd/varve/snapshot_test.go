@@ -151,12 +151,17 @@ func TestRestorePart(t *testing.T) {
 	require.Equal(t, []string{"part" + wholeEnding}, names(t, place))
 }
 
-// TestPruneTells shows that what a prune leaves is told.
+// TestPruneTells shows that what a prune leaves is told, and that a snapshot can be removed by its name.
 func TestPruneTells(t *testing.T) {
 	k := newSnapshotKit(t)
 	data := exportedData(t)
+	first := k.create(data)
 	k.create(data)
-	k.create(data)
+	require.Contains(t, k.must("delete", "--dry-run", first), first+"\n1 of 2 snapshots would go")
+	third := k.create(data)
+	require.Contains(t, k.must("delete", third), "1 of 3 snapshots are gone")
+	require.NotContains(t, k.must("list"), third)
+	require.Contains(t, k.refused("delete", third), "no such snapshot")
 	require.Regexp(t, `(?s)1 of 2 snapshots would go, and 0 files.*\n\d+ more files stay until they are a day old`, k.must("prune", "--keep-last=1", "--dry-run"))
 	require.Contains(t, k.must("prune", "--keep-last=1"), "1 of 2 snapshots are gone")
 }
