@@ -158,7 +158,9 @@ func (f *intakeFlags) open(p *intakeProgress) (intakeTarget, error) {
 	if err != nil {
 		return intakeTarget{}, err
 	}
-	return intakeTarget{direct.New(a, direct.Options{}), *f.data, func(err error) error {
+	// An archive that was made anew in the same folder has nothing of what the state file says is done.
+	name := fmt.Sprintf("%s %x", *f.data, a.Incarnation())
+	return intakeTarget{direct.New(a, direct.Options{}), name, func(err error) error {
 		if err == nil {
 			// What went through the write port goes to disk, so that the next start has nothing to read back.
 			err = a.Maintain(true)
