@@ -57,6 +57,9 @@ func (i *inputs) resume(stalled *input) {
 		return
 	case <-stalled.gone:
 	}
+	if i.quit.Err() != nil {
+		return // It came to its end with all the others.
+	}
 	i.s.o.logger.Info("An input that was left behind has ended.", "input", stalled.name)
 	i.s.reloadMu.Lock()
 	defer i.s.reloadMu.Unlock()
