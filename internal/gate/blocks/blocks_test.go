@@ -67,11 +67,11 @@ func throughVarve(t *testing.T, prometheus, promtool string, engine bool) {
 	begin := end.Add(-days * 24 * time.Hour)
 	first := startPrometheus(t, prometheus, filepath.Join(dir, "first"))
 	fill(t, first.URL("/api/v1/write"), begin, end)
-	var made struct{ Name string }
-	post(t, first.URL("/api/v1/admin/tsdb/snapshot"), nil, &made)
-	blocks := filepath.Join(dir, "first", "snapshots", made.Name)
 	want := ask(t, first, begin, end)
 	require.NotEmpty(t, want)
+	stop(t, first)
+	// The whole directory: snapshots of Prometheus leave out what is out of order in its head.
+	blocks := filepath.Join(dir, "first")
 
 	binary := server.Binary(t, "")
 	atRest := filepath.Join(dir, "at-rest")
@@ -100,7 +100,6 @@ func throughVarve(t *testing.T, prometheus, promtool string, engine bool) {
 	second := startPrometheus(t, prometheus, folder)
 	same(t, want, ask(t, second, begin, end), "Prometheus on what Varve exported")
 	stop(t, second)
-	stop(t, first)
 }
 
 // same shows the first difference of each answer, as whole ones are too long to look at.
