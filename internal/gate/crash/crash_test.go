@@ -24,7 +24,7 @@ const (
 
 // defaultCycles is the share of a CI run. No failure in n cycles means that the
 // odds of a failure in one are below 3/n, at 95 %.
-const defaultCycles = 30
+const defaultCycles = 20
 
 func TestMain(m *testing.M) {
 	code := m.Run()
