@@ -14,6 +14,15 @@ import (
 	"varve/internal/gate/server"
 )
 
+// onlyLong leaves a test of more than half a minute to runs with VARVE_LONG=1: a CI run is bounded, and what is measured there
+// is tested elsewhere.
+func onlyLong(t *testing.T) {
+	t.Helper()
+	if os.Getenv("VARVE_LONG") == "" {
+		t.Skipf("SKIPPED: %s is tried with VARVE_LONG=1 make gate", t.Name())
+	}
+}
+
 // quickRun runs verbs at quick size against the real server and gives the lines and the page.
 func quickRun(t *testing.T, change func(*settings), verbs ...verb) ([]result.Entry, string) {
 	t.Helper()
@@ -46,6 +55,7 @@ func quickRun(t *testing.T, change func(*settings), verbs ...verb) ([]result.Ent
 // was away, from the journal and from the archive; and that ingestion beside dead peers is measured. It runs with the gates,
 // as TestAgainstPeers does.
 func TestForward(t *testing.T) {
+	onlyLong(t)
 	entries, page := quickRun(t, func(s *settings) {
 		s.forwardProtocols, s.forwardShards, s.forwardRates = []int{1, 2}, []int{2}, []int{100_000}
 	}, verb{"forward", forward})

@@ -14,6 +14,7 @@ import (
 // TestInputs shows, with the real servers, that every way in is measured, that each server has all that it acknowledged,
 // and that the page tells of it. It runs with the gates, as TestAgainstPeers does.
 func TestInputs(t *testing.T) {
+	onlyLong(t)
 	for program, debian := range map[string]string{"influxd": "influxdb", "victoria-metrics": "victoria-metrics", "nats-server": "nats-server"} {
 		if _, err := exec.LookPath(program); err != nil {
 			server.Lacking(t, "no %s in PATH: apt-get install %s", program, debian)
