@@ -132,14 +132,14 @@ func (f *exportFlags) selectors() ([][]*labels.Matcher, error) {
 func (f *exportFlags) span(s *exportSource) (from, to int64, err error) {
 	from, to = s.min, s.max
 	if *f.start != "" {
-		if from, err = parseExportTime(*f.start); err != nil {
+		if from, err = parseTime(*f.start); err != nil {
 			return 0, 0, fmt.Errorf("--start: %w", err)
 		}
 	} else if *f.data == "" {
 		return 0, 0, errors.New("give --start: nobody knows where a server's samples begin")
 	}
 	if *f.end != "" {
-		if to, err = parseExportTime(*f.end); err != nil {
+		if to, err = parseTime(*f.end); err != nil {
 			return 0, 0, fmt.Errorf("--end: %w", err)
 		}
 		to--

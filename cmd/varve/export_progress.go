@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -25,10 +24,7 @@ type exportProgress struct {
 func newExportProgress(out io.Writer, now func() time.Time) *exportProgress {
 	p := &exportProgress{out: out, now: now, began: now()}
 	p.last = p.began
-	if f, ok := out.(*os.File); ok {
-		st, err := f.Stat()
-		p.terminal = err == nil && st.Mode()&os.ModeCharDevice != 0
-	}
+	p.terminal = isTerminal(out)
 	return p
 }
 

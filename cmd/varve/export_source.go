@@ -324,8 +324,8 @@ func (*listedSeries) Err() error { return nil }
 // Warnings implements storage.SeriesSet.
 func (*listedSeries) Warnings() annotations.Annotations { return nil }
 
-// parseExportTime reads RFC 3339, a date, or Unix seconds.
-func parseExportTime(s string) (int64, error) {
+// parseTime reads RFC 3339, a date, or Unix seconds as Unix ms.
+func parseTime(s string) (int64, error) {
 	if seconds, err := strconv.ParseFloat(s, 64); err == nil && math.Abs(seconds) < 1e12 {
 		return int64(math.Round(seconds * 1000)), nil
 	}

@@ -87,9 +87,6 @@ func (f *intakeFlags) wanted() (r intakeRange, err error) {
 	return r, err
 }
 
-// parseTime reads RFC 3339, a date, or Unix seconds as Unix ms.
-func parseTime(s string) (int64, error) { return parseExportTime(s) }
-
 // parseSelectors parses selectors of series, of which there may be none.
 func parseSelectors(texts []string) (all [][]*labels.Matcher, err error) {
 	p := parser.NewParser(parser.Options{})

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -29,10 +28,7 @@ type intakeProgress struct {
 
 func newIntakeProgress(out io.Writer, now func() time.Time) *intakeProgress {
 	p := &intakeProgress{out: out, now: now, last: now()}
-	if f, ok := out.(*os.File); ok {
-		st, err := f.Stat()
-		p.terminal = err == nil && st.Mode()&os.ModeCharDevice != 0
-	}
+	p.terminal = isTerminal(out)
 	return p
 }
 

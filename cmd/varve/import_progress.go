@@ -22,11 +22,18 @@ type importProgress struct {
 
 func newImportProgress(out io.Writer, now func() time.Time) *importProgress {
 	p := &importProgress{out: out, now: now}
-	if f, ok := out.(*os.File); ok {
-		st, err := f.Stat()
-		p.terminal = err == nil && st.Mode()&os.ModeCharDevice != 0
-	}
+	p.terminal = isTerminal(out)
 	return p
+}
+
+// isTerminal tells whether somebody watches what is written to out.
+func isTerminal(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // begin begins a file where it was left; size is 0 where nobody knows it.

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -27,10 +26,7 @@ const lineEvery = 10 * time.Second
 
 func newSnapshotProgress(out io.Writer, now func() time.Time) snapshot.Progress {
 	p := &snapshotProgress{out: out, now: now, last: now()}
-	if f, ok := out.(*os.File); ok {
-		info, err := f.Stat()
-		p.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
+	p.terminal = isTerminal(out)
 	return p.step
 }
 
