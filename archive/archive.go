@@ -33,6 +33,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -252,9 +253,12 @@ func families() []rocks.FamilySpec {
 			specs[i].Profile = rocks.ProfilePoint
 		case format.FamilyJournal:
 			specs[i].Profile = rocks.ProfileLog
-		case format.FamilyRaw, format.FamilyRollups:
+		case format.FamilyRaw:
 			specs[i].Profile = rocks.ProfileSealed
 		}
+	}
+	for _, f := range format.RollupFamilies() {
+		specs[f].Profile = rocks.ProfileSealed
 	}
 	return specs
 }
@@ -342,7 +346,7 @@ const walBytesMax = 128 << 20
 // anything acknowledged was behind that.
 func openDatabase(dir string, o *Options) (*rocks.DB, error) {
 	ro := rocks.Options{Families: families(), MemoryBytes: o.MemoryBytes, MemtableBytes: o.MemtableBytes, MaxWALBytes: walBytesMax}
-	db, err := rocks.Open(dir, ro)
+	db, err := openRocks(dir, ro)
 	if !errors.Is(err, rocks.ErrCorrupt) {
 		if err != nil {
 			return nil, fmt.Errorf("open archive: %w", err)
@@ -357,10 +361,20 @@ func openDatabase(dir string, o *Options) (*rocks.DB, error) {
 		o.Events.Damaged(fmt.Errorf("the write-ahead log is damaged (%w); it was copied to %s and is read as far as it is whole", err, aside))
 	}
 	ro.Recovery = rocks.RecoveryPointInTime
-	if db, err = rocks.Open(dir, ro); err != nil {
+	if db, err = openRocks(dir, ro); err != nil {
 		return nil, fmt.Errorf("open archive: %w; the log before the attempt lies in %s; restore a snapshot, or run `varve check data`", err, aside)
 	}
 	return db, nil
+}
+
+// openRocks opens the database of an archive. It says what to do with one that a build before the first release wrote.
+func openRocks(dir string, o rocks.Options) (*rocks.DB, error) {
+	db, err := rocks.Open(dir, o)
+	if u, ok := errors.AsType[*rocks.UnknownFamilies](err); ok && slices.Contains(u.Names, format.FormerRollups) {
+		return nil, fmt.Errorf("%s: the archive is of a build before the first release, which had all rollups in one column family %q; this build reads none of it, and changed nothing: "+
+			"export it with the build that wrote it (`varve export tsdb`), import that into a new archive (`varve import tsdb`), or name another folder", dir, format.FormerRollups)
+	}
+	return db, err
 }
 
 // load reads the records that an archive begins with, or writes them, and holds

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -99,12 +100,20 @@ func (m model) dump(mint, maxt int64) string {
 		b := strings.Builder{}
 		b.WriteString(seriesLabels(i).String())
 		for _, t := range times {
-			fmt.Fprintf(&b, " %d=%x", t, samples[t])
+			writeSample(&b, t, samples[t])
 		}
 		lines = append(lines, b.String())
 	}
 	sort.Strings(lines)
 	return strings.Join(lines, "\n")
+}
+
+// writeSample adds a sample to a line. Tests format millions, which is what they would spend most of their time
+// on if it was done by package fmt under the race detector.
+func writeSample(b *strings.Builder, at int64, bits uint64) {
+	var room [48]byte
+	line := strconv.AppendInt(append(room[:0], ' '), at, 10)
+	b.Write(strconv.AppendUint(append(line, '='), bits, 16))
 }
 
 // read formats all samples between two times that match, series without samples left out.
@@ -125,7 +134,7 @@ func read(t testing.TB, a storage.Queryable, mint, maxt int64, ms ...*labels.Mat
 		n := 0
 		for it.Next() != 0 {
 			ts, v := it.At()
-			fmt.Fprintf(&b, " %d=%x", ts, math.Float64bits(v))
+			writeSample(&b, ts, math.Float64bits(v))
 			n++
 		}
 		require.NoError(t, it.Err())
@@ -329,6 +338,7 @@ func TestRefusals(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 3, res.Samples)
 	require.Equal(t, 1, res.Rejected[arrival.ReasonFuture])
+	require.Regexp(t, `^too_far_in_future: \{__name__=.*\} at 20\d\d-\d\d-\d\dT[0-9:.]+Z$`, res.Example)
 	want := fmt.Sprintf("%s %d=1 %d=3\n%s %d=5", seriesLabels(1), now, now+600_000, seriesLabels(2), now)
 	require.Equal(t, want, read(t, a, math.MinInt64, math.MaxInt64))
 }
@@ -354,6 +364,23 @@ func TestCutLog(t *testing.T) {
 	_, err = archive.Open(dir, o)
 	require.ErrorIs(t, err, archive.ErrCorrupt)
 	require.ErrorContains(t, err, "was cut short")
+}
+
+// TestFormerRollups shows that an archive of a build before the first release, with one family for all rollups, is refused by all that reads
+// archives, in words that say what to do.
+func TestFormerRollups(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, archive.MakeFormer(dir))
+	_, open := archive.Open(dir, options())
+	_, check := archive.Check(dir, func(archive.Fault) {})
+	_, inspect := archive.Inspect(t.Context(), dir, 1)
+	_, adopt := archive.Adopt(dir, options())
+	for _, err := range []error{open, check, inspect, adopt} {
+		require.ErrorContains(t, err, "a build before the first release")
+		require.ErrorContains(t, err, "varve export tsdb")
+		require.ErrorContains(t, err, dir)
+		require.NotErrorIs(t, err, archive.ErrCorrupt)
+	}
 }
 
 // TestLabels shows that label names and values are those of series with a sample in

@@ -32,7 +32,7 @@ func (v *view) RawSince() int64 { return sinceMillis(v.kept.rawLast) }
 // Querier is closed.
 func (v *view) SelectArchived(ctx context.Context, mint, maxt int64, ms ...*labels.Matcher) *ArchivedSet {
 	return &ArchivedSet{
-		v: v, ctx: ctx, mint: format.ClampTime(mint), maxt: format.ClampTime(maxt), matchers: ms, at: -1,
+		v: v, ctx: ctx, stats: readStatsOf(ctx), mint: format.ClampTime(mint), maxt: format.ClampTime(maxt), matchers: ms, at: -1,
 		covers: map[uint32]*cover{}, rolled: map[uint32]*rolledDays{},
 		decoders: sync.Pool{New: func() any { return new(chunk.RollupDecoder) }},
 	}
@@ -43,6 +43,7 @@ func (v *view) SelectArchived(ctx context.Context, mint, maxt int64, ms ...*labe
 type ArchivedSet struct {
 	v          *view
 	ctx        context.Context
+	stats      *readStats
 	mint, maxt int64
 	matchers   []*labels.Matcher
 
@@ -86,10 +87,12 @@ func (s *ArchivedSet) find() error {
 	if s.mint > s.maxt {
 		return nil
 	}
+	began := s.stats.now()
 	sel, err := s.v.find(s.ctx, s.mint, s.maxt, s.matchers)
 	if err != nil {
 		return err
 	}
+	s.stats.found(began, sel)
 	s.sel, s.named = sel, make([]samples, len(sel.refs))
 	if err := s.v.name(s.named, sel); err != nil {
 		return err
@@ -162,7 +165,7 @@ const wholeMillis = 2 * format.DayMillis
 // reuse it.
 func (s *ArchivedSeries) Raw(it chunkenc.Iterator, mint, maxt int64) chunkenc.Iterator {
 	mint, maxt = format.ClampTime(mint), format.ClampTime(maxt)
-	own := &series{ctx: s.set.ctx, labels: s.Labels(), mint: mint, maxt: maxt, samples: &samples{}}
+	own := &series{ctx: s.set.ctx, stats: s.set.stats, labels: s.Labels(), mint: mint, maxt: maxt, samples: &samples{}}
 	if mint <= maxt {
 		data, err := s.set.samplesOf(mint, maxt)
 		if err != nil {
@@ -200,6 +203,7 @@ func (s *ArchivedSeries) Buckets(resolutionMillis, from, to int64, c *rollup.Col
 	masks := s.set.v.masks.of(own.ref)
 	decoder := s.set.decoders.Get().(*chunk.RollupDecoder)
 	defer s.set.decoders.Put(decoder)
+	defer s.set.stats.decodedRollups(s.set.stats.now(), c)
 	wanted := chunk.RollupRange{FromMillis: from, ToMillis: to, Columns: chunk.RollupAll}
 	first, _ := slices.BinarySearchFunc(days, dayOfEnd(from+1), func(d rolledDay, day format.Day) int { return int(d.day - day) })
 	for i := first; i < len(days) && days[i].day <= dayOfEnd(to); i++ {
@@ -281,6 +285,7 @@ func (s *ArchivedSet) bundles(resolution uint32, first, last format.Day) ([]roll
 	if have != nil {
 		first, last = min(first, have.first), max(last, have.last)
 	}
+	began := s.stats.now()
 	c, err := s.cover(resolution)
 	if err != nil {
 		return nil, err
@@ -292,7 +297,7 @@ func (s *ArchivedSet) bundles(resolution uint32, first, last format.Day) ([]roll
 		ordered = append(ordered, metric)
 	}
 	slices.Sort(ordered)
-	it := s.v.a.db.NewIterator(family(format.FamilyRollups), rocks.IterOptions{
+	it := s.v.a.db.NewIterator(family(format.RollupFamily(resolution)), rocks.IterOptions{
 		Snapshot: s.v.snap, Lower: format.AppendRollupDay(nil, resolution, first), Upper: format.AppendRollupDay(nil, resolution, last+1), ReadaheadBytes: 256 << 10,
 	})
 	defer it.Close()
@@ -310,6 +315,7 @@ func (s *ArchivedSet) bundles(resolution uint32, first, last format.Day) ([]roll
 		r.days = append(r.days, d)
 	}
 	s.rolled[resolution] = r
+	s.stats.loadedRollups(began, l.taken, r.days)
 	return r.days, nil
 }
 
@@ -333,7 +339,7 @@ func (s *ArchivedSet) readRollups(it *rocks.Iterator, k format.RollupKey, at []i
 		}
 		b := &chunk.Rollups{}
 		if err := chunk.ParseRollups(it.Key(), l.keep(it.Value()), uint64(found.Last), rollKey{found.Resolution, found.Day}.window(), b); err != nil {
-			return fmt.Errorf("bundle in family rollups, key %x: %w; run `varve check data`", it.Key(), err)
+			return fmt.Errorf("bundle in family %s, key %x: %w; run `varve check data`", format.FamilyNames[format.RollupFamily(found.Resolution)], it.Key(), err)
 		}
 		if err := l.take(len(it.Value()) + b.Bytes()); err != nil {
 			return err

@@ -139,7 +139,7 @@ func (c *catalogue) load(meta func(name string) (uint64, bool, error)) error {
 		}
 		set(v)
 	}
-	c.before = c.db.FamilyStats(family(format.FamilySeries)).KeysEstimate
+	c.before = c.db.KeysEstimate(family(format.FamilySeries))
 	return nil
 }
 
@@ -455,7 +455,7 @@ type seriesLimit struct {
 }
 
 func (l *seriesLimit) allow(nowMillis int64, total uint64) bool {
-	if l.totalMax > 0 && total > l.totalMax {
+	if l.totalMax > 0 && total >= l.totalMax {
 		return false
 	}
 	if l.perMinuteMax <= 0 {

@@ -43,22 +43,32 @@ type CheckReport struct {
 // both ways, the journal against the watermarks. Each fault is given to report. The
 // error is that of the check itself, for example when the archive is in use.
 func Check(dir string, report func(Fault)) (CheckReport, error) {
-	db, err := rocks.Open(filepath.Join(dir, databaseDir), rocks.Options{Families: families(), ReadOnly: true, MemoryBytes: 256 << 20})
+	return check(dir, 256<<20, report, nil)
+}
+
+// check is Check with so much memory for RocksDB. pace, unless it is nil, is told of what is read and may end it.
+func check(dir string, memoryBytes int64, report func(Fault), pace func(family string, done, total uint64, bytes int) error) (CheckReport, error) {
+	db, err := openRocks(filepath.Join(dir, databaseDir), rocks.Options{Families: families(), ReadOnly: true, MemoryBytes: memoryBytes})
 	if err != nil {
 		return CheckReport{}, fmt.Errorf("check %s: %w", dir, err)
 	}
 	c := &checker{
-		db: db, report: report, series: roaring.New(),
-		metrics: map[format.Ref]format.PairID{}, pairs: map[format.PairID]bool{},
+		db: db, report: report, pace: pace, pairs: roaring.New(), series: roaring.New(),
 		active: map[format.Day]*roaring.Bitmap{}, data: map[format.Day]*roaring.Bitmap{}, journal: map[format.Day]*roaring.Bitmap{},
 		gone: map[format.Day]*roaring.Bitmap{}, marks: map[string]uint64{}, cursors: map[string]format.Cursor{}, seen: map[format.Ref]format.Day{},
-		rolls: map[rollKey]format.RollRecord{}, days: map[format.Day]format.DayRecord{}, sealed: map[format.Day]format.DayRecord{}, leased: map[format.Day]bool{}, clockCache: newClockCache(64 << 20), rollClocks: newRollClockCache(64 << 20),
+		rolls: map[rollKey]format.RollRecord{}, days: map[format.Day]format.DayRecord{}, sealed: map[format.Day]format.DayRecord{}, leased: map[format.Day]bool{},
+		clockCache: newClockCache(int(memoryBytes / 4)), rollClocks: newRollClockCache(int(memoryBytes / 4)),
 	}
-	err = errors.Join(
-		c.meta(filepath.Join(dir, ackName)), c.symbols(), c.seriesRecords(), c.lookups(),
-		c.journalRecords(), c.runs(), c.clocks(), c.bundles(), c.expired(), c.actives(), c.postings(), c.exemplars(), c.metadata(), c.tombstones(), c.rollups(), c.dirty(), c.gaps(), db.Close(),
-	)
-	if err != nil {
+	c.measure()
+	for _, step := range []func() error{
+		func() error { return c.meta(filepath.Join(dir, ackName)) }, c.symbols, c.seriesRecords, c.lookups,
+		c.journalRecords, c.runs, c.clocks, c.bundles, c.expired, c.actives, c.postings, c.exemplars, c.metadata, c.tombstones, c.rollups, c.dirty, c.gaps,
+	} {
+		if err = errors.Join(err, step()); c.ended != nil {
+			break
+		}
+	}
+	if err = errors.Join(err, c.ended, db.Close()); err != nil {
 		return c.n, fmt.Errorf("check %s: %w", dir, err)
 	}
 	return c.n, nil
@@ -69,13 +79,19 @@ type checker struct {
 	db     *rocks.DB
 	report func(Fault)
 	n      CheckReport
+	// pace is told of what is read. ended is its error: what was gathered up to then is not whole, and proves no fault.
+	pace  func(family string, done, total uint64, bytes int) error
+	ended error
+	// total are the bytes of all walks, done those of walks that are over, told what pace was told last.
+	total, done, told uint64
 
 	marks   map[string]uint64
 	cursors map[string]format.Cursor
 	ack     uint64
-	pairs   map[format.PairID]bool
+	pairs   *roaring.Bitmap
 	series  *roaring.Bitmap
-	metrics map[format.Ref]format.PairID
+	// metrics has the metric of each series.
+	metrics pages
 	// active is what the index says, data what runs say, journal what a start-up would add to both.
 	active, data, journal map[format.Day]*roaring.Bitmap
 	// days is what the records of days say of bundles, sealed what was found.
@@ -89,20 +105,30 @@ type checker struct {
 	floors format.Floors
 	// gone are the series of which a rule removed the samples of a day.
 	gone map[format.Day]*roaring.Bitmap
+	// value is scratch.
+	value []byte
 	// seen remembers the last day of each series in journal: adding a ref again costs as much as the first time.
 	seen map[format.Ref]format.Day
 }
 
 func (c *checker) fault(f format.Family, key []byte, what string, args ...any) {
+	if c.ended != nil {
+		return
+	}
 	c.n.Faults++
 	c.report(Fault{Family: format.FamilyNames[f], Key: append([]byte(nil), key...), What: fmt.Sprintf(what, args...)})
 }
 
 // walk calls each for every record of a family. An error of each is a fault of that record.
 func (c *checker) walk(f format.Family, each func(key, value []byte) error) error {
+	w := c.begin(f)
+	defer w.end()
 	it := c.db.NewIterator(family(f), rocks.IterOptions{NoFillCache: true, ReadaheadBytes: 2 << 20})
 	defer it.Close()
 	for it.SeekToFirst(); it.Valid(); it.Next() {
+		if !w.read(len(it.Key()) + len(it.Value())) {
+			return nil
+		}
 		if err := each(it.Key(), it.Value()); err != nil {
 			c.fault(f, it.Key(), "%v", err)
 		}
@@ -178,49 +204,62 @@ func (c *checker) readFloors() error {
 }
 
 func (c *checker) symbols() error {
-	texts := map[format.PairID]string{}
+	found := roaring.New()
 	return errors.Join(
 		c.walk(format.FamilySymbols, func(key, value []byte) error {
 			id, ok := format.ParsePairKey(key)
 			if !ok {
 				return nil
 			}
-			name, val, err := format.ParsePair(value)
-			if err != nil {
+			if _, _, err := format.ParsePair(value); err != nil {
 				return err
 			}
 			if uint64(id) >= c.marks[format.MetaNextPair] {
 				return fmt.Errorf("pair id %d was never handed out", id)
 			}
 			c.n.Pairs++
-			c.pairs[id] = true
-			texts[id] = string(format.AppendTextKey(nil, string(name), string(val)))
+			c.pairs.Add(uint32(id))
 			return nil
 		}),
 		c.walk(format.FamilySymbols, func(key, value []byte) error {
 			if len(key) == 0 || key[0] != 'n' {
 				return nil
 			}
-			if _, _, err := format.ParseTextKey(key); err != nil {
+			name, text, err := format.ParseTextKey(key)
+			if err != nil {
 				return err
 			}
 			id, err := format.ParsePairID(value)
 			if err != nil {
 				return err
 			}
-			if texts[id] != string(key) {
+			same, err := c.hasText(id, name, text)
+			if err != nil {
+				return err
+			}
+			if !same || !found.CheckedAdd(uint32(id)) {
 				return fmt.Errorf("pair %d has another text", id)
 			}
-			delete(texts, id)
 			return nil
 		}),
-		c.lostTexts(texts),
+		c.lostTexts(found),
 	)
 }
 
-func (c *checker) lostTexts(texts map[format.PairID]string) error {
-	for id := range texts {
-		c.fault(format.FamilySymbols, format.AppendPairKey(nil, id), "the pair is not found by its text")
+// hasText tells whether the pair has this text. It is asked for again rather than remembered: there may be more than fits into memory.
+func (c *checker) hasText(id format.PairID, name, text []byte) (bool, error) {
+	value, ok, err := c.db.Get(family(format.FamilySymbols), format.AppendPairKey(nil, id), c.value[:0])
+	if err != nil || !ok {
+		return false, err
+	}
+	c.value = value
+	n, v, err := format.ParsePair(value)
+	return err == nil && bytes.Equal(n, name) && bytes.Equal(v, text), nil
+}
+
+func (c *checker) lostTexts(found *roaring.Bitmap) error {
+	for _, id := range roaring.AndNot(c.pairs, found).ToArray() {
+		c.fault(format.FamilySymbols, format.AppendPairKey(nil, format.PairID(id)), "the pair is not found by its text")
 	}
 	return nil
 }
@@ -239,13 +278,13 @@ func (c *checker) seriesRecords() error {
 			return fmt.Errorf("ref %d was never handed out", ref)
 		}
 		for _, id := range s.Pairs {
-			if !c.pairs[id] {
+			if !c.pairs.Contains(uint32(id)) {
 				return fmt.Errorf("label pair %d has no text", id)
 			}
 		}
 		c.n.Series++
 		c.series.Add(uint32(ref))
-		c.metrics[format.Ref(ref)] = s.Metric
+		c.metrics.set(uint32(ref), uint32(s.Metric))
 		return nil
 	})
 }
@@ -373,155 +412,11 @@ func (c *checker) runs() error {
 
 // ofMetric tells whether a series exists and is of the metric.
 func (c *checker) ofMetric(ref format.Ref, metric format.PairID) error {
-	known, ok := c.metrics[ref]
-	if !ok {
+	if uint64(ref) > refMax || !c.series.Contains(uint32(ref)) {
 		return fmt.Errorf("names series %d, which does not exist", ref)
 	}
-	if known != metric {
+	if known := format.PairID(c.metrics.get(uint32(ref))); known != metric {
 		return fmt.Errorf("names metric %d, series %d is of metric %d", metric, ref, known)
-	}
-	return nil
-}
-
-func (c *checker) actives() error {
-	err := c.walk(format.FamilyActive, func(key, value []byte) error {
-		day, high, err := format.ParseActiveKey(key)
-		if err != nil {
-			return err
-		}
-		if day < c.floors.Series {
-			return nil
-		}
-		set := c.active[day]
-		if set == nil {
-			set = roaring.New()
-			c.active[day] = set
-		}
-		return addContainer(set, value, high)
-	})
-	for day, set := range c.data {
-		missing := roaring.AndNot(set, union(c.active[day], c.journal[day]))
-		for _, ref := range missing.ToArray() {
-			c.fault(format.FamilyActive, format.AppendDayPrefix(nil, day), "series %d has samples on the day but is not active there", ref)
-		}
-	}
-	for day, set := range c.active {
-		if day < c.floors.Of(0) {
-			continue // Only buckets are left of the day.
-		}
-		stale := roaring.AndNot(set, union(c.data[day], c.journal[day]))
-		if gone := c.gone[day]; gone != nil {
-			stale.AndNot(gone) // Of these too.
-		}
-		c.n.Stale += int(stale.GetCardinality())
-	}
-	return err
-}
-
-func union(x, y *roaring.Bitmap) *roaring.Bitmap {
-	u := roaring.New()
-	for _, b := range []*roaring.Bitmap{x, y} {
-		if b != nil {
-			u.Or(b)
-		}
-	}
-	return u
-}
-
-// postings holds the index of each month against the series that are active in it.
-func (c *checker) postings() error {
-	months, allowed := map[format.Month]*roaring.Bitmap{}, map[format.Month]*roaring.Bitmap{}
-	for day, set := range c.active {
-		m := day.Month()
-		months[m] = union(months[m], set)
-		allowed[m] = union(allowed[m], set)
-	}
-	// A flush writes postings before activity, and a kill may come between them: the
-	// journal then still has what makes the series active.
-	for day, set := range c.journal {
-		m := day.Month()
-		allowed[m] = union(allowed[m], set)
-	}
-	count := map[format.Month]map[uint32]int{}
-	err := c.walk(format.FamilyIndex, func(key, value []byte) error {
-		m, pair, high, err := format.ParseIndexKey(key)
-		if err != nil {
-			return err
-		}
-		if m < c.floors.Series.Month() {
-			return nil
-		}
-		if !c.pairs[pair] {
-			return fmt.Errorf("names label pair %d, which does not exist", pair)
-		}
-		set := roaring.New()
-		if err := addContainer(set, value, high); err != nil {
-			return err
-		}
-		if count[m] == nil {
-			count[m] = map[uint32]int{}
-		}
-		if unknown := roaring.AndNot(set, c.series); !unknown.IsEmpty() {
-			return fmt.Errorf("names series %d, which does not exist", unknown.Minimum())
-		}
-		for _, ref := range set.ToArray() {
-			// Of the month that was cut in two nobody knows who was active before.
-			if m != c.floors.Series.Month() && (allowed[m] == nil || !allowed[m].Contains(ref)) {
-				return fmt.Errorf("names series %d, which is not active in the month", ref)
-			}
-			count[m][ref]++
-		}
-		return nil
-	})
-	return errors.Join(err, c.countPairs(months, count))
-}
-
-// countPairs checks that each series is in the postings of all its pairs: since a
-// posting of a pair that the series lacks would make up for one that is missing, the
-// pairs themselves are compared where the numbers agree.
-func (c *checker) countPairs(months map[format.Month]*roaring.Bitmap, count map[format.Month]map[uint32]int) error {
-	var s format.Series
-	for m, set := range months {
-		for _, ref := range set.ToArray() {
-			v, ok, err := c.db.Get(family(format.FamilySeries), format.AppendUint64(nil, uint64(ref)), nil)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				c.fault(format.FamilyActive, nil, "month %d names series %d, which does not exist", m, ref)
-				continue
-			}
-			if err := s.Parse(v); err != nil {
-				continue // Reported with the series.
-			}
-			if count[m][ref] != len(s.Pairs) {
-				c.fault(format.FamilyIndex, format.AppendMonthPrefix(nil, m), "series %d is in %d postings of the month, it has %d labels", ref, count[m][ref], len(s.Pairs))
-				continue
-			}
-			for _, pair := range s.Pairs {
-				if err := c.posted(m, pair, ref); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func (c *checker) posted(m format.Month, pair format.PairID, ref uint32) error {
-	key := format.AppendIndexKey(nil, m, pair, uint64(ref>>16))
-	v, ok, err := c.db.Get(family(format.FamilyIndex), key, nil)
-	if err != nil {
-		return err
-	}
-	set := roaring.New()
-	if ok {
-		if err := addContainer(set, v, uint64(ref>>16)); err != nil {
-			return nil // Reported by the walk over the family.
-		}
-	}
-	if !set.Contains(ref) {
-		c.fault(format.FamilyIndex, key, "lacks series %d, which has the label", ref)
 	}
 	return nil
 }
@@ -535,7 +430,7 @@ func (c *checker) exemplars() error {
 		if format.DayOf(k.TimeMillis) < c.floors.Of(0) {
 			return nil
 		}
-		if metric, ok := c.metrics[k.Ref]; !ok || metric != k.Metric {
+		if c.ofMetric(k.Ref, k.Metric) != nil {
 			return fmt.Errorf("names series %d of metric %d, which does not exist", k.Ref, k.Metric)
 		}
 		c.n.Exemplars++

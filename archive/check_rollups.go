@@ -49,7 +49,7 @@ func (c *checker) rollups() error {
 		columns  rollup.Columns
 	)
 	found := map[rollKey]format.RollRecord{}
-	err := c.walk(format.FamilyRollups, func(key, value []byte) error {
+	each := func(key, value []byte) error {
 		k, err := format.ParseRollupKey(key)
 		if err != nil {
 			return err
@@ -79,19 +79,30 @@ func (c *checker) rollups() error {
 			c.n.Buckets += n
 		}
 		return nil
-	})
+	}
+	for _, f := range format.RollupFamilies() {
+		err := c.walk(f, func(key, value []byte) error {
+			if k, err := format.ParseRollupKey(key); err == nil && format.RollupFamily(k.Resolution) != f {
+				return fmt.Errorf("rollups of %d ms belong into family %s", k.Resolution, format.FamilyNames[format.RollupFamily(k.Resolution)])
+			}
+			return each(key, value)
+		})
+		if err != nil {
+			return err
+		}
+	}
 	for k, want := range c.rolls {
 		have := found[k]
 		delete(found, k)
 		if have.Bundles != want.Bundles || have.Bytes != want.Bytes || have.Digest != want.Digest || have.Buckets != want.Buckets {
-			c.fault(format.FamilyRollups, format.AppendRollupDay(nil, k.resolution, k.day), "%s at %d ms has %d bundles of %d bytes and %d buckets with digest %x, its record says %d of %d and %d with %x",
+			c.fault(format.RollupFamily(k.resolution), format.AppendRollupDay(nil, k.resolution, k.day), "%s at %d ms has %d bundles of %d bytes and %d buckets with digest %x, its record says %d of %d and %d with %x",
 				Date(k.day), k.resolution, have.Bundles, have.Bytes, have.Buckets, have.Digest, want.Bundles, want.Bytes, want.Buckets, want.Digest)
 		}
 	}
 	for k, have := range found {
-		c.fault(format.FamilyRollups, format.AppendRollupDay(nil, k.resolution, k.day), "%s at %d ms has %d bundles and no record", Date(k.day), k.resolution, have.Bundles)
+		c.fault(format.RollupFamily(k.resolution), format.AppendRollupDay(nil, k.resolution, k.day), "%s at %d ms has %d bundles and no record", Date(k.day), k.resolution, have.Bundles)
 	}
-	return err
+	return nil
 }
 
 // rolled decodes the buckets of one series.

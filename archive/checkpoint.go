@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"varve/archive/format"
+	"varve/durable"
 	"varve/rocks"
 )
 
@@ -118,7 +119,7 @@ func (a *Archive) checkpoint(ctx context.Context, dir string) (c Checkpoint, err
 		return c, err
 	}
 	ack.incarnation = c.Incarnation
-	if err := errors.Join(ack.write(c.Last), ack.close(), syncDir(partial)); err != nil {
+	if err := errors.Join(ack.write(c.Last), ack.close(), durable.Sync(partial)); err != nil {
 		return c, err
 	}
 	if err := c.list(partial, families); err != nil {
@@ -130,7 +131,7 @@ func (a *Archive) checkpoint(ctx context.Context, dir string) (c Checkpoint, err
 	if err := os.Rename(partial, dir); err != nil {
 		return c, err
 	}
-	return c, syncDir(filepath.Dir(dir))
+	return c, durable.Sync(filepath.Dir(dir))
 }
 
 // describe reads from the copy in a folder what it holds, and returns the families of its table files.
@@ -195,7 +196,7 @@ func openCopy(dir string, o *Options, readOnly bool) (*copiedArchive, error) {
 	if err := Exists(dir); err != nil {
 		return nil, err
 	}
-	db, err := rocks.Open(filepath.Join(dir, databaseDir), rocks.Options{
+	db, err := openRocks(filepath.Join(dir, databaseDir), rocks.Options{
 		Families: families(), ReadOnly: readOnly, MemoryBytes: checkpointMemoryBytes, MaxWALBytes: walBytesMax,
 	})
 	if err != nil {
@@ -372,5 +373,5 @@ func (c *copiedArchive) dropAck(path string, incarnation [16]byte, last uint64) 
 	if err := os.Remove(path); err != nil {
 		return err
 	}
-	return syncDir(c.dir)
+	return durable.Sync(c.dir)
 }

@@ -81,7 +81,7 @@ func (d *dayCleaner) rolled(v *view) (*roaring.Bitmap, error) {
 // haveBuckets returns those of the series that have buckets.
 func (a *Archive) haveBuckets(snap *rocks.Snapshot, k rollKey, metrics []metricRefs) (*roaring.Bitmap, error) {
 	out := roaring.New()
-	it := a.db.NewIterator(family(format.FamilyRollups), rocks.IterOptions{
+	it := a.db.NewIterator(family(format.RollupFamily(k.resolution)), rocks.IterOptions{
 		Snapshot: snap, Lower: format.AppendRollupDay(nil, k.resolution, k.day), Upper: format.AppendRollupDay(nil, k.resolution, k.day+1), NoFillCache: true,
 	})
 	defer it.Close()
@@ -101,7 +101,7 @@ func (a *Archive) haveBuckets(snap *rocks.Snapshot, k rollKey, metrics []metricR
 				break
 			}
 			if err := chunk.ParseRollups(it.Key(), it.Value(), uint64(found.Last), k.window(), &b); err != nil {
-				return nil, fmt.Errorf("bundle in family rollups, key %x: %w; run `varve check data`", it.Key(), err)
+				return nil, fmt.Errorf("bundle in family %s, key %x: %w; run `varve check data`", format.FamilyNames[format.RollupFamily(k.resolution)], it.Key(), err)
 			}
 			for ; len(refs) > 0 && refs[0] <= found.Last; refs = refs[1:] {
 				if _, some := b.Find(uint64(refs[0])); some {

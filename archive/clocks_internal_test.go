@@ -37,7 +37,7 @@ func TestBookIsBounded(t *testing.T) {
 	var b rocks.Batch
 	book := clockBook{day: 0, batch: &b, groups: map[format.GroupID][]*bookedClock{}}
 	times := make([]int64, 5760)
-	for g := range format.GroupID(5000) {
+	for g := range format.GroupID(bookBytesMax/(8*5760) + 200) {
 		for i := range times {
 			times[i] = int64(i)*15000 + int64(g)
 		}

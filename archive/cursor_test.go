@@ -245,7 +245,7 @@ type stash struct {
 // that stop, restart, are killed and go back, and a journal that is trimmed under them, everything is delivered, and the last thing that is
 // said of a sample is true. Only what was settled counts as delivered, as with a forwarder that ends.
 func TestTailRandom(t *testing.T) {
-	seeds := []uint64{1, 2, 3, 4}
+	seeds := []uint64{1, 2, 3, 4}[:draws(2, 4)]
 	if s := os.Getenv("TAIL_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
 		require.NoError(t, err)

@@ -68,6 +68,7 @@ func (it *dailyIterator) decode(from int64) bool {
 	}
 	err := s.ctx.Err()
 	end := min(s.maxt, format.DayOf(from).EndMillis()-1)
+	began := s.stats.now()
 	if err == nil {
 		err = it.column.Decode(it.pieces, from, end)
 	}
@@ -75,6 +76,7 @@ func (it *dailyIterator) decode(from int64) bool {
 		it.Fail(err)
 		return false
 	}
+	s.stats.decoded(began, len(it.column.Times))
 	it.next = end + 1
 	it.Reset(&it.column)
 	return true

@@ -39,12 +39,16 @@ func TestDailyIterator(t *testing.T) {
 	require.True(t, set.Next())
 	s := set.At()
 	var daily chunkenc.Iterator
-	for range 200 {
+	for round := range draws(60, 200) {
 		from := mint + r.Int64N(maxt-mint)
 		if r.IntN(3) == 0 {
 			from = mint
 		}
-		daily = s.Raw(daily, from, math.MaxInt64)
+		to := maxt
+		if round == 0 {
+			to = math.MaxInt64
+		}
+		daily = s.Raw(daily, from, to)
 		want := whole.At().Iterator(nil)
 		skip := want.Seek(from)
 		first := true

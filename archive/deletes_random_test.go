@@ -134,7 +134,7 @@ func deleteSeries(t testing.TB, a *archive.Archive, selector string, mint, maxt 
 // TestDeletesAtRandom writes, deletes, undeletes, seals, cleans, restarts and kills at random, in
 // one thread and at every step of each, and compares samples and labels with a model. DELETE_SEED repeats one.
 func TestDeletesAtRandom(t *testing.T) {
-	n := 4
+	n := draws(2, 4)
 	seed0 := uint64(time.Now().UnixNano())
 	if s := os.Getenv("DELETE_SEED"); s != "" {
 		seed0, _ = strconv.ParseUint(s, 10, 64)

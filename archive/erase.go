@@ -69,7 +69,7 @@ func (e *eraser) erase(day format.Day, resolution uint32, refs *roaring.Bitmap, 
 	if gone*freeShare < int64(before.Bytes) {
 		return nil
 	}
-	return e.a.db.CompactRange(family(format.FamilyRollups), format.AppendRollupDay(nil, resolution, day), format.AppendRollupDay(nil, resolution, day+1))
+	return e.a.db.CompactRange(family(format.RollupFamily(resolution)), format.AppendRollupDay(nil, resolution, day), format.AppendRollupDay(nil, resolution, day+1))
 }
 
 // record returns the record of a day at a resolution.

@@ -43,7 +43,7 @@ func (q *exemplarQuerier) Select(start, end int64, matchers ...[]*labels.Matcher
 	}
 	defer v.Close()
 	seen := map[format.Ref]bool{}
-	var out []exemplar.QueryResult
+	out := []exemplar.QueryResult{} // An empty list in the answer, not null.
 	for _, ms := range matchers {
 		sel, err := v.find(q.ctx, v.mint, v.maxt, ms)
 		if err != nil {

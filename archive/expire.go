@@ -308,7 +308,7 @@ func expiredRanges(f *format.Floors) (out []keyRange) {
 			continue
 		}
 		out = append(out,
-			keyRange{format.FamilyRollups, format.AppendRollupDay(nil, l.Resolution, format.MinDay), format.AppendRollupDay(nil, l.Resolution, l.Day)},
+			keyRange{format.RollupFamily(l.Resolution), format.AppendRollupDay(nil, l.Resolution, format.MinDay), format.AppendRollupDay(nil, l.Resolution, l.Day)},
 			keyRange{format.FamilyDirty, format.AppendDirtyDay(nil, l.Resolution, format.MinDay), format.AppendDirtyDay(nil, l.Resolution, l.Day)},
 			keyRange{format.FamilyMeta, format.AppendRollName(nil, l.Resolution, format.MinDay), format.AppendRollName(nil, l.Resolution, l.Day)},
 		)

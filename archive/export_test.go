@@ -2,6 +2,7 @@ package archive
 
 import (
 	"errors"
+	"strings"
 
 	"varve/archive/format"
 	"varve/rocks"
@@ -19,6 +20,21 @@ func (a *Archive) SmallSeals() {
 // OpenDatabase opens the database of a closed archive, to damage it.
 func OpenDatabase(dir string) (*rocks.DB, error) {
 	return rocks.Open(dir+"/"+databaseDir, rocks.Options{Families: families()})
+}
+
+// MakeFormer makes a database with the families that builds before the first release had.
+func MakeFormer(dir string) error {
+	var specs []rocks.FamilySpec
+	for _, f := range families() {
+		if !strings.HasPrefix(f.Name, format.FormerRollups) {
+			specs = append(specs, f)
+		}
+	}
+	db, err := rocks.Open(dir+"/"+databaseDir, rocks.Options{Families: append(specs, rocks.FamilySpec{Name: format.FormerRollups})})
+	if err != nil {
+		return err
+	}
+	return db.Close()
 }
 
 // SetFree replaces what tells the free space.
@@ -90,4 +106,11 @@ func (a *Archive) FilesOf(f format.Family) (names []string) {
 		}
 	}
 	return names
+}
+
+// Untidy counts the days that Tidy has yet to look after.
+func (a *Archive) Untidy() int {
+	a.untidy.mu.Lock()
+	defer a.untidy.mu.Unlock()
+	return len(a.untidy.raw) + len(a.untidy.rolls)
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"varve/durable"
 )
 
 // ackFile says beside the database which journal record was acknowledged last, so
@@ -42,7 +44,7 @@ func openAckFile(path string) (*ackFile, error) {
 		return nil, err
 	}
 	if errors.Is(statErr, os.ErrNotExist) {
-		if err := syncDir(filepath.Dir(path)); err != nil {
+		if err := durable.Sync(filepath.Dir(path)); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 	}
@@ -95,14 +97,6 @@ func (a *ackFile) write(seq uint64) error {
 }
 
 func (a *ackFile) close() error { return a.f.Close() }
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
 
 // freeBytes asks how much of the file system of dir an ordinary user may still use, and its size.
 func freeBytes(dir string) (free, total int64, err error) {
@@ -172,7 +166,7 @@ func copyLogs(dir string, now time.Time) (string, error) {
 			return "", fmt.Errorf("copy %s aside: %w", e.Name(), err)
 		}
 	}
-	return aside, syncDir(aside)
+	return aside, durable.Sync(aside)
 }
 
 func copyFile(from, to string) error {

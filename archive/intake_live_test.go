@@ -22,7 +22,7 @@ import (
 // TestIntakeUnderWrites takes days in while samples of the same days and series arrive, runs are cut, the index is flushed and queries run: each
 // view has all that was taken in of a day or nothing, and what arrived is never lost and wins over what was taken in.
 func TestIntakeUnderWrites(t *testing.T) {
-	const both, still = 20, 10 // series that are written to as well, and series that are not
+	const both, still = 8, 5 // series that are written to as well, and series that are not
 	dir := testkit.MemoryDir(t)
 	o := options()
 	o.MemtableBytes = 128 << 10
@@ -67,7 +67,7 @@ func TestIntakeUnderWrites(t *testing.T) {
 		}
 	})
 	want := everything{}
-	for n := range format.Day(6) {
+	for n := range format.Day(4) {
 		day := intakeDay - n
 		var all []incoming
 		for series := range both + still {

@@ -3,12 +3,12 @@ package archive_test
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -46,20 +46,46 @@ func seenBy(it chunkenc.Iterator, each func(at int64, s seen)) error {
 		switch kind {
 		case chunkenc.ValFloat:
 			_, v := it.At()
-			each(at, seen{fmt.Sprintf("%x st=%d", math.Float64bits(v), it.AtST()), func(d *digest.Series) { d.Float(at, v) }})
+			each(at, seen{floatText(v, it.AtST()), func(d *digest.Series) { d.Float(at, v) }})
 		case chunkenc.ValHistogram:
 			_, h := it.AtHistogram(nil)
-			text := fmt.Sprintf("%v gauge=%t schema=%d custom=%v spans=%v%v sum=%x st=%d", h, h.CounterResetHint == histogram.GaugeType,
-				h.Schema, h.CustomValues, h.PositiveSpans, h.NegativeSpans, math.Float64bits(h.Sum), it.AtST())
-			each(at, seen{text, func(d *digest.Series) { d.Histogram(at, h) }})
+			each(at, seen{"int" + histogramText(h.ToFloat(nil), it.AtST()), func(d *digest.Series) { d.Histogram(at, h) }})
 		case chunkenc.ValFloatHistogram:
 			_, h := it.AtFloatHistogram(nil)
-			text := fmt.Sprintf("%v gauge=%t schema=%d custom=%v spans=%v%v sum=%x float st=%d", h, h.CounterResetHint == histogram.GaugeType,
-				h.Schema, h.CustomValues, h.PositiveSpans, h.NegativeSpans, math.Float64bits(h.Sum), it.AtST())
-			each(at, seen{text, func(d *digest.Series) { d.FloatHistogram(at, h) }})
+			each(at, seen{"float" + histogramText(h, it.AtST()), func(d *digest.Series) { d.FloatHistogram(at, h) }})
 		}
 	}
 	return it.Err()
+}
+
+// floatText is a float with its start timestamp. It isn't formatted by package fmt, for the reason that writeSample names.
+func floatText(v float64, start int64) string {
+	var room [48]byte
+	text := strconv.AppendUint(room[:0], math.Float64bits(v), 16)
+	return string(strconv.AppendInt(append(text, " st="...), start, 10))
+}
+
+// histogramText is all of a histogram but the hint of a counter reset, with its start timestamp, by bits.
+func histogramText(h *histogram.FloatHistogram, start int64) string {
+	number := func(to []byte, n int64) []byte { return append(strconv.AppendInt(to, n, 36), ',') }
+	floats := func(to []byte, all ...float64) []byte {
+		for _, v := range all {
+			to = append(strconv.AppendUint(to, math.Float64bits(v), 36), ',')
+		}
+		return append(to, ';')
+	}
+	spans := func(to []byte, all []histogram.Span) []byte {
+		for _, s := range all {
+			to = number(number(to, int64(s.Offset)), int64(s.Length))
+		}
+		return append(to, ';')
+	}
+	text := make([]byte, 0, 256)
+	text = strconv.AppendBool(number(number(text, start), int64(h.Schema)), h.CounterResetHint == histogram.GaugeType)
+	text = floats(text, h.ZeroThreshold, h.ZeroCount, h.Count, h.Sum)
+	text = floats(spans(text, h.PositiveSpans), h.PositiveBuckets...)
+	text = floats(spans(text, h.NegativeSpans), h.NegativeBuckets...)
+	return string(floats(text, h.CustomValues...))
 }
 
 // everything are the samples of series by number and time.
@@ -95,8 +121,15 @@ func (e everything) take(t testing.TB, day format.Day, all []incoming) {
 // send adds samples that arrive, which are later than any that were taken in.
 func (e everything) send(points []point) {
 	for _, p := range points {
-		e.put(p.series, p.t, seen{text: fmt.Sprintf("%x st=0", math.Float64bits(p.v))})
+		e.put(p.series, p.t, seen{text: floatText(p.v, 0)})
 	}
+}
+
+// writeSeen adds a sample to a line.
+func writeSeen(line *strings.Builder, at int64, s seen) {
+	var room [24]byte
+	line.Write(append(strconv.AppendInt(append(room[:0], ' '), at, 10), '='))
+	line.WriteString(s.text)
 }
 
 func (e everything) dump(mint, maxt int64) string {
@@ -105,7 +138,7 @@ func (e everything) dump(mint, maxt int64) string {
 		var line strings.Builder
 		for _, at := range slices.Sorted(maps.Keys(samples)) {
 			if at >= mint && at <= maxt {
-				fmt.Fprintf(&line, " %d=%s", at, samples[at].text)
+				writeSeen(&line, at, samples[at])
 			}
 		}
 		if line.Len() > 0 {
@@ -126,7 +159,7 @@ func see(t testing.TB, a storage.Queryable, mint, maxt int64) string {
 	var lines []string
 	for set.Next() {
 		var line strings.Builder
-		require.NoError(t, seenBy(set.At().Iterator(nil), func(at int64, s seen) { fmt.Fprintf(&line, " %d=%s", at, s.text) }))
+		require.NoError(t, seenBy(set.At().Iterator(nil), func(at int64, s seen) { writeSeen(&line, at, s) }))
 		if line.Len() > 0 {
 			lines = append(lines, set.At().Labels().String()+line.String())
 		}

@@ -26,7 +26,7 @@ import (
 // TestIntakeAgainstModel takes days in at random, before and behind each other, with samples that arrive of them meanwhile and
 // later, and holds what is read against a model: at once, after a kill, after a restart, sealed with what is late, and rolled up.
 func TestIntakeAgainstModel(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(draws(4, 8)) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 3))
 			dir := testkit.MemoryDir(t)

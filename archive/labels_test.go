@@ -130,11 +130,11 @@ func labelRanges(r *rand.Rand, n int) [][2]int64 {
 // days anywhere, whatever was asked before: with samples in memory, in runs, in bundles, and
 // with late ones behind these.
 func TestLabelsModel(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(draws(2, 3)) {
 		r := rand.New(rand.NewPCG(seed, 11))
 		points := labelPoints(r, 120)
 		m, a := model{}, testkit.Open(t, testkit.MemoryDir(t), options())
-		ranges := labelRanges(r, 40)
+		ranges := labelRanges(r, draws(25, 40))
 		check := func(stage string) {
 			t.Helper()
 			// Twice, as the second answer comes from what the first has seen.

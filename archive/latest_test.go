@@ -86,7 +86,7 @@ const everySeries = `{__name__=~".+"}`
 // TestLatestAgainstSelect writes months at random, with stale markers, overwrites, late samples and deletes, moves
 // it through memory, runs, bundles and restarts, and compares each time with the last of all samples.
 func TestLatestAgainstSelect(t *testing.T) {
-	for seed := range 4 {
+	for seed := range draws(2, 4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(seed), 77))
 			dir := testkit.MemoryDir(t)

@@ -357,7 +357,7 @@ func (f *forgetter) subtractDisused(refs *roaring.Bitmap) error {
 	a.rolls.mu.Unlock()
 	var b chunk.Rollups
 	for _, k := range days {
-		it := a.db.NewIterator(family(format.FamilyRollups), rocks.IterOptions{
+		it := a.db.NewIterator(family(format.RollupFamily(k.resolution)), rocks.IterOptions{
 			Lower: format.AppendRollupDay(nil, k.resolution, k.day), Upper: format.AppendRollupDay(nil, k.resolution, k.day+1), NoFillCache: true,
 		})
 		for it.SeekToFirst(); it.Valid(); it.Next() {

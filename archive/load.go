@@ -46,6 +46,8 @@ type loader struct {
 	masked     bool // one of the series has masks, or is cut off on a day that is read
 	steps      int
 	taken      int
+	// read are the bytes of runs and bundles that were read.
+	read int
 }
 
 // arenaBytes is the size of the pieces of memory that runs are copied to, pieceBytes what
@@ -75,6 +77,9 @@ func (v *view) fill(ctx context.Context, out []samples, mint, maxt int64) (taken
 		return 0, err
 	}
 	l := loader{v: v, ctx: ctx, mint: mint, maxt: maxt, out: out}
+	stats := readStatsOf(ctx)
+	began := stats.now()
+	defer func() { stats.loaded(began, l.read, out) }()
 	metrics := l.byMetric()
 	for i := range out {
 		out[i].masks = v.masks.of(out[i].ref)
@@ -335,6 +340,7 @@ func (l *loader) add(s *samples, k format.HotKey) error {
 	if _, l.pieces, err = chunk.ParseRun(l.it.Key(), l.keep(l.it.Value()), l.pieces[:0]); err != nil {
 		return fmt.Errorf("run of series %d in family hot, key %x: %w; run `varve check data`", s.ref, l.it.Key(), err)
 	}
+	l.read += len(l.it.Value())
 	at := len(s.disk)
 	s.disk = s.masks.hide(s.disk, l.pieces, k.Sequence)
 	return l.take(piecesBytes(s.disk[at:]))

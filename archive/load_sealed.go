@@ -101,6 +101,7 @@ func (l *loader) bundle(k format.RawKey, at []int32, clocks *clockReader) error 
 	if err := l.take(len(l.raw.Value()) + b.Bytes()); err != nil {
 		return err
 	}
+	l.read += len(l.raw.Value())
 	for _, i := range at {
 		s := &l.out[i]
 		first, end := b.Find(uint64(s.ref))

@@ -100,7 +100,7 @@ type operation func(t testing.TB, a *archive.Archive) (answer string)
 // TestMetamorphic runs one list of writes and questions under many settings. The
 // answers are the same under all. METAMORPHIC_SEED repeats a list.
 func TestMetamorphic(t *testing.T) {
-	seeds := []uint64{1, 2, 3, uint64(time.Now().UnixNano())}
+	seeds := []uint64{uint64(time.Now().UnixNano()), 1, 2, 3}[:draws(2, 4)]
 	if text := os.Getenv("METAMORPHIC_SEED"); text != "" {
 		seed, err := strconv.ParseUint(text, 10, 64)
 		require.NoError(t, err)

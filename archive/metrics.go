@@ -288,6 +288,8 @@ var (
 	descLeaving     = describe("archive_leaving_series", "Series without data that wait to be removed, for the journal or for queries.")
 	descStarting    = describe("archive_starting", "1 while the journal is read back.")
 	descDisk        = describe("rocksdb_family_bytes", "Bytes of table files.", "family")
+	descDiskFree    = describe("archive_disk_free_bytes", "Free space of the disk, as a user without privileges may use it.")
+	descDiskFloor   = describe("archive_disk_floor_bytes", "Free space below which writes are refused: storage.min_free and min_free_percent.")
 	descFiles       = describe("rocksdb_family_files", "Number of table files.", "family")
 	descMemtables   = describe("rocksdb_memtable_bytes", "Memory of memtables.")
 	descBlockCache  = describe("rocksdb_block_cache_bytes", "Memory of the block cache: used, pinned, capacity.", "kind")
@@ -305,7 +307,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	}
 	for _, d := range []*prometheus.Desc{
 		descActive, descSeries, descRunBytes, descKeyBytes, descCacheBytes, descCacheLimit, descReadOnly, descReaders, descAcked,
-		descJournalFrom, descStarting, descDisk, descFiles, descMemtables, descBlockCache, descBackground, descStopped, descPending,
+		descJournalFrom, descStarting, descDisk, descDiskFree, descDiskFloor, descFiles, descMemtables, descBlockCache, descBackground, descStopped, descPending,
 		descBlockHits, descBlockMisses, descDeletes, descMasked, descLeaving,
 	} {
 		ch <- d
@@ -361,6 +363,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		starting = 1
 	}
 	gauge(descStarting, starting)
+	// A disk that can't be asked has no figures, and other trouble.
+	if free, total, err := freeBytes(m.a.dir); err == nil {
+		gauge(descDiskFree, float64(free))
+		gauge(descDiskFloor, float64(m.a.disk.floor(total)))
+	}
 	m.collectDeletes(gauge)
 	m.collectRocks(gauge, func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)

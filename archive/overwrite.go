@@ -57,12 +57,12 @@ const newestWindow = 24 * time.Hour
 
 // enter drops from the batch what would overwrite, and holds the guard until leave
 // unless there is an error. Called when the batch's pages are in memory.
-func (g *overwriteGuard) enter(ctx context.Context, b *arrival.Batch, rejected *arrival.Rejected) error {
+func (g *overwriteGuard) enter(ctx context.Context, b *arrival.Batch, rejected *arrival.Rejected, first *refused) error {
 	if g == nil {
 		return nil
 	}
 	g.mu.Lock()
-	err := g.refuse(ctx, b, rejected)
+	err := g.refuse(ctx, b, rejected, first)
 	if err != nil {
 		g.mu.Unlock()
 		var u *arrival.Unavailable
@@ -79,7 +79,7 @@ func (g *overwriteGuard) leave() {
 	}
 }
 
-func (g *overwriteGuard) refuse(ctx context.Context, b *arrival.Batch, rejected *arrival.Rejected) error {
+func (g *overwriteGuard) refuse(ctx context.Context, b *arrival.Batch, rejected *arrival.Rejected, first *refused) error {
 	g.looks, g.order = map[format.Ref]*look{}, g.order[:0]
 	for i := range b.Rows {
 		row := &b.Rows[i]
@@ -112,19 +112,20 @@ func (g *overwriteGuard) refuse(ctx context.Context, b *arrival.Batch, rejected 
 	if err := g.read(ctx); err != nil {
 		return err
 	}
-	stays := func(ok bool) bool {
+	stays := func(ok bool, ref format.Ref, t int64) bool {
 		if !ok {
 			rejected[arrival.ReasonOverwrite]++
+			first.is(ref, t, arrival.ReasonOverwrite)
 		}
 		return ok
 	}
 	compact(b, func(row *arrival.Row, k uint32) bool {
 		l := g.looks[row.Ref]
-		return l == nil || stays(l.takesFloat(b.Times[k], b.Values[k]))
+		return l == nil || stays(l.takesFloat(b.Times[k], b.Values[k]), row.Ref, b.Times[k])
 	})
 	b.Histograms = slices.DeleteFunc(b.Histograms, func(h arrival.Histogram) bool {
 		l := g.looks[b.Rows[h.Row].Ref]
-		return l != nil && !stays(l.takesHistogram(&h))
+		return l != nil && !stays(l.takesHistogram(&h), b.Rows[h.Row].Ref, h.TimeMillis)
 	})
 	return nil
 }

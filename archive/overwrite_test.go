@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"testing"
 
@@ -47,6 +48,7 @@ func TestRejectOverwrites(t *testing.T) {
 		require.Equal(t, stored, res.Samples+res.Histograms, "stored")
 		require.Equal(t, overwrites, res.Rejected[arrival.ReasonOverwrite], "refused")
 		require.Equal(t, overwrites, res.Rejected.Total())
+		require.Equal(t, overwrites > 0, strings.HasPrefix(res.Example, "overwrite: {"), res.Example)
 	}
 	ref := resolve(t, a, seriesLabels(1))
 	// 50 samples are two coded pieces and a tail.

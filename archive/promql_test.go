@@ -1,7 +1,6 @@
 package archive_test
 
 import (
-	"os"
 	"testing"
 	"time"
 
@@ -12,12 +11,14 @@ import (
 )
 
 // TestPromQLScripts runs all of upstream's acceptance scripts over the archive,
-// with every sample read from memory, from runs, after a replay, and from bundles.
+// with every sample read from memory and from runs, and with VARVE_LONG=1 after a replay and
+// from bundles too. Without, the tests of package query run them all over bundles that were
+// made of what a replay brought back, and TestMetamorphic asks in all stages.
 func TestPromQLScripts(t *testing.T) {
 	for name, stage := range testkit.Stages {
 		t.Run(name, func(t *testing.T) {
-			if stage == testkit.Reseals && os.Getenv("VARVE_LONG") == "" {
-				t.Skip("SKIPPED: TestMetamorphic reseals too; VARVE_LONG=1 runs all scripts with it")
+			if stage != testkit.Memory && stage != testkit.Runs && !long() {
+				t.Skipf("SKIPPED: VARVE_LONG=1 runs all scripts %s too", name)
 			}
 			t.Parallel()
 			engine := promqltest.NewTestEngine(t, false, 5*time.Minute, promqltest.DefaultMaxSamplesPerQuery)

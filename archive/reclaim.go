@@ -89,7 +89,7 @@ func (a *Archive) Settle() error {
 	if err := a.db.Flush(); err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
-	if err := a.tidy(); err != nil {
+	if _, err := a.tidyFree(); err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
 	a.tails.mu.Lock()

@@ -29,7 +29,7 @@ import (
 // TestRetentionAtRandom writes, late and on time, seals, rolls up, changes rules, expires, moves the clock, restarts and
 // kills between any two steps at random, and compares samples, buckets and labels with a model. RETENTION_SEED repeats one.
 func TestRetentionAtRandom(t *testing.T) {
-	n, seed0 := 4, uint64(time.Now().UnixNano())
+	n, seed0 := draws(2, 4), uint64(time.Now().UnixNano())
 	if s := os.Getenv("RETENTION_SEED"); s != "" {
 		seed0, _ = strconv.ParseUint(s, 10, 64)
 		n = 1

@@ -243,7 +243,7 @@ func TestExpiry(t *testing.T) {
 	require.Equal(t, []string{"77"}, names(t, a, math.MinInt64, math.MaxInt64), "what expired does not come back")
 	require.NoError(t, a.Close())
 	for f, most := range map[format.Family]int{
-		format.FamilyHot: 1, format.FamilyRaw: 0, format.FamilyRollups: 0, format.FamilyExemplars: 0, format.FamilyDirty: 0, format.FamilyClocks: 0, format.FamilyActive: 1,
+		format.FamilyHot: 1, format.FamilyRaw: 0, format.RollupFamily(3600_000): 0, format.FamilyExemplars: 0, format.FamilyDirty: 0, format.FamilyClocks: 0, format.FamilyActive: 1,
 	} {
 		require.LessOrEqual(t, len(recordsOf(t, dir, f)), most, format.FamilyNames[f])
 	}

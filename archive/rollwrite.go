@@ -19,6 +19,7 @@ import (
 type rollWriter struct {
 	r          *roller
 	resolution uint32
+	family     format.Family
 	// refs are those to be rolled up, nil for all.
 	refs    *roaring.Bitmap
 	record  format.RollRecord
@@ -46,11 +47,11 @@ type rollWriter struct {
 
 func newRollWriter(r *roller, resolution uint32, snap *rocks.Snapshot) *rollWriter {
 	k := rollKey{resolution, r.day}
-	w := &rollWriter{r: r, resolution: resolution, snap: snap, groups: newGroupFinder(r.a.cat), bases: newBaseFinder(r.a.cat)}
+	w := &rollWriter{r: r, resolution: resolution, family: format.RollupFamily(resolution), snap: snap, groups: newGroupFinder(r.a.cat), bases: newBaseFinder(r.a.cat)}
 	w.book = rollBook{db: r.a.db, key: k, batch: &r.batch, groups: map[format.GroupID][]*bookedRollClock{}}
 	w.record, w.refs = r.a.rolls.todo(k)
 	w.builder.Reset(k.window())
-	w.old = r.a.db.NewIterator(family(format.FamilyRollups), rocks.IterOptions{
+	w.old = r.a.db.NewIterator(family(w.family), rocks.IterOptions{
 		Snapshot: snap, Lower: format.AppendRollupDay(nil, resolution, r.day), Upper: format.AppendRollupDay(nil, resolution, r.day+1), NoFillCache: true,
 	})
 	return w
@@ -148,7 +149,7 @@ func (w *rollWriter) meet(ref format.Ref) (covers bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		w.r.batch.Delete(family(format.FamilyRollups), w.old.Key())
+		w.r.batch.Delete(family(w.family), w.old.Key())
 		w.record.RemoveBundle(buckets, len(w.old.Key())+len(w.bytes), bundleHash(w.old.Key(), w.bytes))
 		w.r.report.Replaced++
 		w.next = 0
@@ -162,7 +163,7 @@ func (w *rollWriter) parse(k format.RollupKey) error {
 	err := chunk.ParseRollups(w.old.Key(), w.bytes, uint64(k.Last), w.book.key.window(), &w.taken)
 	if err != nil {
 		w.next = w.taken.Len()
-		return fmt.Errorf("bundle in family rollups, key %x: %w; run `varve check data`", w.old.Key(), err)
+		return fmt.Errorf("bundle in family %s, key %x: %w; run `varve check data`", format.FamilyNames[w.family], w.old.Key(), err)
 	}
 	return nil
 }
@@ -255,7 +256,7 @@ func (w *rollWriter) closeBundle() error {
 	k := format.RollupKey{Resolution: w.resolution, Day: w.r.day, Metric: w.metric, Last: w.last}
 	w.key = k.Append(w.key[:0])
 	w.value = w.builder.Append(w.value[:0], w.key)
-	w.r.batch.Put(family(format.FamilyRollups), w.key, w.value)
+	w.r.batch.Put(family(w.family), w.key, w.value)
 	bytes := len(w.key) + len(w.value)
 	w.record.AddBundle(w.buckets, bytes, bundleHash(w.key, w.value))
 	w.r.report.Bundles++

@@ -197,8 +197,8 @@ func TestSealEndsSoon(t *testing.T) {
 	a := testkit.Open(t, testkit.MemoryDir(t), options())
 	for j := range 4 {
 		var points []point
-		for i := range 5000 {
-			points = append(points, point{series: j*5000 + i, t: day0, v: 1}, point{series: j*5000 + i, t: day0 + 15000, v: 1})
+		for i := range 500 {
+			points = append(points, point{series: j*500 + i, t: day0, v: 1}, point{series: j*500 + i, t: day0 + 15000, v: 1})
 		}
 		write(t, a, points)
 	}

@@ -41,7 +41,7 @@ func (v *view) selectSeries(ctx context.Context, hints *storage.SelectHints, g g
 		justSeries = hints.Func == "series"
 		limit = hints.Limit
 	}
-	s := &seriesSet{v: v, ctx: ctx, grid: g, mint: mint, maxt: maxt, at: -1, done: make(chan struct{})}
+	s := &seriesSet{v: v, ctx: ctx, stats: readStatsOf(ctx), grid: g, mint: mint, maxt: maxt, at: -1, done: make(chan struct{})}
 	if mint > maxt {
 		close(s.done)
 		return s
@@ -63,6 +63,7 @@ func (v *view) selectSeries(ctx context.Context, hints *storage.SelectHints, g g
 type seriesSet struct {
 	v          *view
 	ctx        context.Context
+	stats      *readStats
 	grid       grid
 	mint, maxt int64
 
@@ -75,6 +76,7 @@ type seriesSet struct {
 }
 
 func (s *seriesSet) read(ctx context.Context, ms []*labels.Matcher, justSeries bool, limit int) error {
+	began := s.stats.now()
 	sel, err := s.v.find(ctx, s.mint, s.maxt, ms)
 	if err != nil {
 		return err
@@ -93,6 +95,7 @@ func (s *seriesSet) read(ctx context.Context, ms []*labels.Matcher, justSeries b
 		}
 	}
 	s.sel = sel
+	s.stats.found(began, sel)
 	if justSeries {
 		s.data = make([]samples, len(sel.refs))
 		return nil
@@ -111,7 +114,7 @@ func (s *seriesSet) Next() bool {
 }
 
 func (s *seriesSet) At() storage.Series {
-	return &series{ctx: s.ctx, labels: s.sel.labels[s.at], samples: &s.data[s.at], mint: s.mint, maxt: s.maxt, grid: s.grid}
+	return &series{ctx: s.ctx, stats: s.stats, labels: s.sel.labels[s.at], samples: &s.data[s.at], mint: s.mint, maxt: s.maxt, grid: s.grid}
 }
 
 func (s *seriesSet) Err() error {
@@ -124,6 +127,7 @@ func (*seriesSet) Warnings() annotations.Annotations { return nil }
 // series is a series with its coded samples. Its iterators are independent of each other.
 type series struct {
 	ctx        context.Context // of the Select; decoding ends with it
+	stats      *readStats
 	labels     labels.Labels
 	samples    *samples
 	mint, maxt int64
@@ -167,9 +171,11 @@ func (it *seriesIterator) decode(s *series) error {
 		return err
 	}
 	it.pieces = s.samples.appendPieces(it.pieces[:0])
+	began := s.stats.now()
 	if err := it.column.Decode(it.pieces, s.mint, s.maxt); err != nil {
 		return err
 	}
+	s.stats.decoded(began, len(it.column.Times))
 	if g := s.grid; g.step > 0 {
 		it.column.Thin(g.first, g.last, g.step, g.lookback)
 	}

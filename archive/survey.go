@@ -18,7 +18,8 @@ import (
 // Size is how much a thing takes.
 type Size struct {
 	Name string
-	// Bytes on disk and Count of parts: series of a metric or a pair, values of a label, keys of a family.
+	// Bytes on disk and Count of parts: series of a metric or a pair, values of a label, about the keys of a family, which are
+	// not counted of an archive that is at work.
 	Bytes, Count uint64
 }
 
@@ -64,7 +65,7 @@ func (a *Archive) Survey(ctx context.Context, limit int) (Survey, error) {
 // Inspect surveys an archive that no process has open: its last month and all samples, whose
 // bytes it counts exactly.
 func Inspect(ctx context.Context, dir string, limit int) (_ Survey, err error) {
-	db, err := rocks.Open(filepath.Join(dir, databaseDir), rocks.Options{Families: families(), ReadOnly: true, MemoryBytes: 256 << 20})
+	db, err := openRocks(filepath.Join(dir, databaseDir), rocks.Options{Families: families(), ReadOnly: true, MemoryBytes: 256 << 20})
 	if err != nil {
 		return Survey{}, fmt.Errorf("inspect %s: %w", dir, err)
 	}
@@ -146,7 +147,11 @@ func (s *surveyor) run(sampleBytes func(metric format.PairID) (uint64, error)) (
 	}
 	for f, name := range format.FamilyNames {
 		st := s.db.FamilyStats(family(format.Family(f)))
-		out.Families = append(out.Families, Size{Name: name, Bytes: st.Bytes, Count: st.KeysEstimate})
+		size := Size{Name: name, Bytes: st.Bytes}
+		if !s.running {
+			size.Count = s.db.KeysEstimate(family(format.Family(f)))
+		}
+		out.Families = append(out.Families, size)
 		out.DiskBytes += st.Bytes
 	}
 	var err error

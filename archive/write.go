@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
-	"github.com/prometheus/prometheus/storage"
 
 	"varve/archive/chunk"
 	"varve/archive/format"
@@ -62,11 +61,12 @@ func (a *Archive) Write(ctx context.Context, b *arrival.Batch) (arrival.Result, 
 	if err != nil {
 		return res, err
 	}
-	if err := a.refuse(b, &res.Rejected); err != nil {
+	var first refused
+	if err := a.refuse(b, &res.Rejected, &first); err != nil {
 		return arrival.Result{}, forgottenMeanwhile(err)
 	}
 	for {
-		if err := a.guard.enter(ctx, b, &res.Rejected); err != nil {
+		if err := a.guard.enter(ctx, b, &res.Rejected, &first); err != nil {
 			return arrival.Result{}, err
 		}
 		a.mu.Lock()
@@ -92,7 +92,34 @@ func (a *Archive) Write(ctx context.Context, b *arrival.Batch) (arrival.Result, 
 		return arrival.Result{}, err
 	}
 	a.m.stored(&res)
+	res.Example = a.example(first)
 	return res, nil
+}
+
+// refused is a sample that was refused.
+type refused struct {
+	ref        format.Ref
+	timeMillis int64
+	reason     arrival.Reason
+}
+
+// is notes the sample if it is the first.
+func (r *refused) is(ref format.Ref, timeMillis int64, reason arrival.Reason) {
+	if r.reason == arrival.ReasonNone {
+		*r = refused{ref, timeMillis, reason}
+	}
+}
+
+// example tells of the sample. Labels that can't be read are no reason to refuse what was written beside it.
+func (a *Archive) example(r refused) string {
+	if r.reason == arrival.ReasonNone {
+		return ""
+	}
+	found, err := a.cat.labelsOf([]format.Ref{r.ref})
+	if err != nil {
+		return ""
+	}
+	return arrival.ExampleOf(r.reason, found[0], r.timeMillis)
 }
 
 // arrive journals the batch and brings it to the open runs, in one pass. Called
@@ -310,7 +337,8 @@ const rareSampleBytes = 64
 // refuse drops what may not be stored from the batch: rows without a ref, samples that lie too far
 // ahead, and those older than the samples of their series are kept, at the latest before the first
 // day that keys can name.
-func (a *Archive) refuse(b *arrival.Batch, rejected *arrival.Rejected) error {
+// The first is noted.
+func (a *Archive) refuse(b *arrival.Batch, rejected *arrival.Rejected, first *refused) error {
 	now := a.o.Now()
 	latest := min(now.Add(a.o.FutureMax).UnixMilli(), format.MaxTimeMillis)
 	kept := a.kept.at(now)
@@ -335,6 +363,18 @@ func (a *Archive) refuse(b *arrival.Batch, rejected *arrival.Rejected) error {
 		}
 		return arrival.ReasonNone
 	}
+	keep := func(ref format.Ref, t int64) bool {
+		if ref == 0 {
+			return false
+		}
+		why := reason(ref, t)
+		if why == arrival.ReasonNone {
+			return true
+		}
+		rejected[why]++
+		first.is(ref, t, why)
+		return false
+	}
 	good := true
 	for _, t := range b.Times {
 		if t > latest || t < oldest {
@@ -346,15 +386,13 @@ func (a *Archive) refuse(b *arrival.Batch, rejected *arrival.Rejected) error {
 		good = b.Rows[i].Ref != 0
 	}
 	if !good {
-		compact(b, func(row *arrival.Row, k uint32) bool { return keep(row.Ref, reason(row.Ref, b.Times[k]), rejected) })
+		compact(b, func(row *arrival.Row, k uint32) bool { return keep(row.Ref, b.Times[k]) })
 	}
 	b.Histograms = slices.DeleteFunc(b.Histograms, func(h arrival.Histogram) bool {
-		ref := b.Rows[h.Row].Ref
-		return !keep(ref, reason(ref, h.TimeMillis), rejected)
+		return !keep(b.Rows[h.Row].Ref, h.TimeMillis)
 	})
 	b.Exemplars = slices.DeleteFunc(b.Exemplars, func(e arrival.Exemplar) bool {
-		ref := b.Rows[e.Row].Ref
-		return !keep(ref, reason(ref, e.Ts), rejected)
+		return !keep(b.Rows[e.Row].Ref, e.Ts)
 	})
 	return nil
 }
@@ -394,17 +432,6 @@ func (a *Archive) learnOld(b *arrival.Batch, kept *cutoffs, oldest int64) error 
 	}
 	refs.Remove(0)
 	return kept.learn(a.cat, refs)
-}
-
-func keep(ref storage.SeriesRef, reason arrival.Reason, rejected *arrival.Rejected) bool {
-	if ref == 0 {
-		return false
-	}
-	if reason != arrival.ReasonNone {
-		rejected[reason]++
-		return false
-	}
-	return true
 }
 
 // compact moves the float samples that stay to the front of the columns. Rows keep

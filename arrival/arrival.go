@@ -240,6 +240,8 @@ type Result struct {
 	// Rejected is what was not stored through the sender's fault, Dropped what the
 	// operator's rules leave out: a sender is told of the first alone.
 	Rejected, Dropped Rejected
+	// Example tells in one line of printable characters of something of Rejected that the sink refused, "" if it told of nothing: see ExampleOf.
+	Example string
 	// What of Dropped is of which kind, for protocols that tell their sender how much
 	// was taken.
 	DroppedSamples, DroppedHistograms, DroppedExemplars int
@@ -256,6 +258,29 @@ func (r *Result) Add(o *Result) {
 	r.DroppedSamples += o.DroppedSamples
 	r.DroppedHistograms += o.DroppedHistograms
 	r.DroppedExemplars += o.DroppedExemplars
+	if r.Example == "" {
+		r.Example = o.Example
+	}
+}
+
+// Refusals counts what was refused by reason, with the example if there is one; "" when nothing was.
+func (r *Result) Refusals() string {
+	if r.Example == "" {
+		return r.Rejected.String()
+	}
+	return r.Rejected.String() + ", such as " + r.Example
+}
+
+// exampleLabelsMax bounds the labels that an example quotes, in bytes.
+const exampleLabelsMax = 300
+
+// ExampleOf tells of one sample that was refused, at a time in Unix ms, what its sender needs to find it.
+func ExampleOf(reason Reason, ls labels.Labels, timeMillis int64) string {
+	text := ls.String()
+	if len(text) > exampleLabelsMax {
+		text = strings.ToValidUTF8(text[:exampleLabelsMax], "") + "..."
+	}
+	return fmt.Sprintf("%s: %s at %s", reason, text, time.UnixMilli(timeMillis).UTC().Format("2006-01-02T15:04:05.000Z"))
 }
 
 // Unavailable is the error of a write that the archive could not make durable

@@ -15,6 +15,8 @@ import (
 	"github.com/thanos-io/objstore"
 	"github.com/thanos-io/objstore/providers/filesystem"
 	"gopkg.in/yaml.v2"
+
+	"varve/durable"
 )
 
 // files is a FILESYSTEM bucket in which an object that can be seen is whole and durable.
@@ -144,7 +146,7 @@ func (c *cancelled) Read(p []byte) (int, error) {
 // syncUp makes the names of a folder durable, and its own, up to the bucket's.
 func (f *files) syncUp(folder string) error {
 	for {
-		if err := syncFolder(folder); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := durable.Sync(folder); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		if folder == f.dir || len(folder) <= len(f.dir) {
@@ -152,14 +154,6 @@ func (f *files) syncUp(folder string) error {
 		}
 		folder = filepath.Dir(folder)
 	}
-}
-
-func syncFolder(path string) error {
-	folder, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // Delete implements objstore.Bucket. An object that isn't there is no error, as with the others.
@@ -177,7 +171,7 @@ func (f *files) Delete(ctx context.Context, name string) error {
 		}
 		return err
 	}
-	return syncFolder(filepath.Dir(place))
+	return durable.Sync(filepath.Dir(place))
 }
 
 // Get implements objstore.Bucket.

@@ -44,6 +44,8 @@ type Archive interface {
 	Reclaim() (waiting int, err error)
 	// Settle leaves on disk only what is needed.
 	Settle() error
+	// Tidy makes the files of days that were sealed or rolled up what they stay.
+	Tidy(ctx context.Context) error
 }
 
 // Outcome is what became of a job.
@@ -200,6 +202,23 @@ func (c *Compactor) Run(ctx context.Context) (Report, error) { return c.now(ctx,
 
 // RunForced is Run, and lets expire how much ever is past its age.
 func (c *Compactor) RunForced(ctx context.Context) (Report, error) { return c.now(ctx, true) }
+
+// RunDue is for whoever is about to copy the archive and wants in it what is due by the policy's SealDelay: it takes the Loop's
+// share of the time, paused or not, and costs next to nothing when nothing is due. What is in memory alone stays there, and waits
+// for a later run if its day is sealed by this one. It waits for work that is under way, but not for an intake.
+func (c *Compactor) RunDue(ctx context.Context) (Report, error) {
+	r, err := c.run(ctx, Policy{SealDelay: c.o.Policy.SealDelay, DropShareMax: c.o.Policy.DropShareMax}, c.spread)
+	if err != nil {
+		return r, err
+	}
+	if err := c.a.Tidy(ctx); err != nil {
+		if ctx.Err() != nil {
+			return r, err
+		}
+		return r, c.failed(err)
+	}
+	return r, nil
+}
 
 func (c *Compactor) now(ctx context.Context, force bool) (Report, error) {
 	if err := c.a.Maintain(true); err != nil {
@@ -426,6 +445,11 @@ func (c *Compactor) rest(ctx context.Context, worked time.Duration) error {
 		case <-resumed:
 		}
 	}
+	return c.spread(ctx, worked)
+}
+
+// spread makes the work take no more than its share of the time.
+func (c *Compactor) spread(ctx context.Context, worked time.Duration) error {
 	pause := time.NewTimer(time.Duration(float64(worked) * (1 - c.o.Share) / c.o.Share))
 	defer pause.Stop()
 	select {

@@ -165,6 +165,46 @@ func TestRunEnds(t *testing.T) {
 	require.Len(t, report.Sealed, 1)
 }
 
+// TestRunDue shows that what is due is done while the compactor is paused, that what is in memory alone is left there,
+// and that nothing at all is written when nothing is due.
+func TestRunDue(t *testing.T) {
+	w := &watch{now: date("2026-03-02 12:00:00")}
+	o := testkit.Options()
+	o.Now = w.Now
+	a := testkit.Open(t, testkit.MemoryDir(t), o)
+	c := compactor.New(unhurried{a, t}, compactor.Options{Policy: compactor.Policy{SealDelay: time.Hour, Quiet: time.Hour}, Share: 0.9, Now: w.Now})
+	c.Pause()
+	write(t, a, date("2026-02-20 10:00:00"), 1)
+	require.NoError(t, a.Maintain(true))
+	write(t, a, date("2026-02-21 10:00:00"), 2)
+	report, err := c.RunDue(context.Background())
+	require.NoError(t, err)
+	require.Len(t, report.Sealed, 1)
+	report, err = c.RunDue(context.Background())
+	require.NoError(t, err)
+	require.Empty(t, report.Sealed)
+	require.NoError(t, a.Maintain(true))
+	report, err = c.RunDue(context.Background())
+	require.NoError(t, err)
+	require.Len(t, report.Sealed, 1, "the day that was in memory")
+}
+
+// unhurried is an archive that may not be brought to disk for the sake of a copy.
+type unhurried struct {
+	compactor.Archive
+	t *testing.T
+}
+
+func (c unhurried) Maintain(bool) error {
+	c.t.Error("what is in memory was cut")
+	return nil
+}
+
+func (c unhurried) Settle() error {
+	c.t.Error("the archive was settled")
+	return nil
+}
+
 // failing is an archive of which one day can't be sealed.
 type failing struct {
 	compactor.Archive

@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
+
+	"varve/durable"
 )
 
 // Bounds of dead letters: the size at which a file is put aside, one of which is kept, and the bytes a second that are written. A
@@ -152,20 +154,11 @@ func (d *deadLetters) open() error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	if err := errors.Join(syncDir(d.dir), syncDir(filepath.Dir(d.dir))); err != nil {
+	if err := errors.Join(durable.Sync(d.dir), durable.Sync(filepath.Dir(d.dir))); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	d.file, d.size = f, size
 	return nil
-}
-
-// syncDir makes names in a directory durable.
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // endLine ends a line that a crash cut off, and returns the size of the file.
@@ -192,7 +185,7 @@ func (d *deadLetters) rotate() error {
 	if err := os.Rename(d.path(), filepath.Join(d.dir, d.name+letterFileOld)); err != nil {
 		return err
 	}
-	return syncDir(d.dir)
+	return durable.Sync(d.dir)
 }
 
 func (d *deadLetters) shut() error {

@@ -188,7 +188,7 @@ func TestRefusals(t *testing.T) {
 
 	err = app.Commit()
 	require.ErrorIs(t, err, storage.ErrOutOfBounds)
-	require.ErrorContains(t, err, "too_far_in_future: 1")
+	require.ErrorContains(t, err, "too_far_in_future: 1, such as too_far_in_future: {")
 	require.Equal(t, []int64{10, 20}, []int64{sink.Written()[upText].Samples[0].TimeMillis, sink.Written()[upText].Samples[1].TimeMillis})
 }
 

@@ -115,9 +115,10 @@ func (a *appender) Commit() error {
 		code = http.StatusServiceUnavailable
 	case result.Rejected.Total() > 0:
 		code = http.StatusBadRequest
-		err = fmt.Errorf("commit: the archive refused %s: %w", result.Rejected.String(), storage.ErrOutOfBounds)
+		err = fmt.Errorf("commit: the archive refused %s: %w", result.Refusals(), storage.ErrOutOfBounds)
 	}
 	a.to.meter.Answered(code, time.Since(start), 0, 0, &result)
+	a.to.meter.Told(&result.Rejected, func() string { return err.Error() })
 	a.end()
 	return err
 }
@@ -378,6 +379,8 @@ func (a *appender) metadata(ls labels.Labels, family string, m metadata.Metadata
 	if m.IsEmpty() {
 		return nil
 	}
+	// Prometheus' scrape loop marks the families of its own samples, such as up, with a byte that no text has.
+	family = strings.TrimSuffix(family, "\xff")
 	if family == "" {
 		family = ls.Get(model.MetricNameLabel)
 	}
@@ -444,7 +447,7 @@ func (a *appender) refuse(reason arrival.Reason, err error) error {
 	if a.report != nil {
 		a.report.Rejected[reason]++
 	} else {
-		a.to.meter.refused(reason)
+		a.to.meter.refused(reason, err)
 	}
 	return &refusal{reason: reason, err: err}
 }

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -169,8 +170,13 @@ func (d *Delivery) Result() *arrival.Result { return &d.result }
 // that.
 func (d *Delivery) Settled() { d.settled = d.result }
 
-// Examples are texts about the first things that were refused.
-func (d *Delivery) Examples() []string { return d.examples }
+// Examples are texts about the first things that were refused, the last of them about what the sink refused first.
+func (d *Delivery) Examples() []string {
+	if d.result.Example == "" || len(d.examples) >= d.port.limits.ErrorExamplesMax {
+		return d.examples
+	}
+	return append(slices.Clip(d.examples), d.result.Example)
+}
 
 // Refusals tells in at most ErrorBytesMax bytes what was refused and why; it is
 // empty if nothing was.
@@ -182,7 +188,7 @@ func (d *Delivery) Refusals() string {
 	b.WriteString("refused ")
 	b.WriteString(d.result.Rejected.String())
 	b.WriteString("; the rest is written")
-	for i, e := range d.examples {
+	for i, e := range d.Examples() {
 		separator := "; for example: "
 		if i > 0 {
 			separator = "; "
@@ -350,6 +356,7 @@ func (d *Delivery) End(code int) {
 		counted = &d.settled
 	}
 	p.meter.Answered(code, p.now().Sub(d.began), d.wire+d.body.received, d.decoded+len(d.body.bytes), counted)
+	p.meter.Told(&counted.Rejected, d.Refusals)
 	p.meter.Held(-d.held)
 	p.limits.InFlight.Release(d.held)
 	d.held, d.wanted, d.wire, d.decoded, d.written = 0, 0, 0, 0, 0

@@ -25,6 +25,7 @@ type vectors struct {
 	bytes    *prometheus.CounterVec
 	inFlight *prometheus.GaugeVec
 	duration *prometheus.HistogramVec
+	refusals inputRefusals
 }
 
 // NewMetrics registers the metrics of arrivals with reg, which may be nil.
@@ -78,6 +79,7 @@ func (m *Metrics) Meter(protocol string) *Meter {
 	t := &Meter{
 		metrics:    m,
 		protocol:   protocol,
+		refusals:   m.refusals.of(m.input),
 		samples:    m.written.WithLabelValues(m.input, protocol, "samples"),
 		histograms: m.written.WithLabelValues(m.input, protocol, "histograms"),
 		exemplars:  m.written.WithLabelValues(m.input, protocol, "exemplars"),
@@ -100,6 +102,7 @@ func (m *Metrics) Meter(protocol string) *Meter {
 type Meter struct {
 	metrics  *Metrics
 	protocol string
+	refusals *refusals
 
 	samples, histograms, exemplars, metadata prometheus.Counter
 	rejected, dropped                        [arrival.ReasonCount]prometheus.Counter
@@ -130,7 +133,10 @@ func (m *Meter) Answered(code int, elapsed time.Duration, wireBytes, decodedByte
 func (m *Meter) Held(bytes int64) { m.inFlight.Add(float64(bytes)) }
 
 // refused counts one thing that was refused outside of a request's result.
-func (m *Meter) refused(reason arrival.Reason) {
+func (m *Meter) refused(reason arrival.Reason, err error) {
+	one := arrival.Rejected{}
+	one[reason] = 1
+	m.Told(&one, err.Error)
 	if m.rejected[reason] != nil {
 		m.rejected[reason].Inc()
 	}

@@ -142,7 +142,7 @@ func TestReportingTo(t *testing.T) {
 	_, err = app.Append(0, labels.FromStrings("__name__", "b"), 0, 10, 1, nil, nil, storage.AppendV2Options{Metadata: metadata.Metadata{Type: "gauge", Help: "\xff"}})
 	require.NoError(t, err, "metadata that is wrong costs no sample")
 	require.NoError(t, app.Commit(), "refusals are in the result")
-	want := arrival.Result{Samples: 2, Metadata: 1}
+	want := arrival.Result{Samples: 2, Metadata: 1, Example: `too_far_in_future: {__name__="up", job="node"} at 1970-01-01T00:00:00.101Z`}
 	want.Rejected[arrival.ReasonInvalidLabels] = 1
 	want.Rejected[arrival.ReasonInvalidSeries] = 1
 	want.Rejected[arrival.ReasonFuture] = 1

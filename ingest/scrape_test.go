@@ -72,4 +72,5 @@ func TestScrape(t *testing.T) {
 	require.Equal(t, value.StaleNaN, series("goes")[1].Bits)
 	require.Len(t, series("goes"), 2)
 	require.Equal(t, model.MetricTypeCounter, sink.Families()["stays"].Type)
+	require.Equal(t, model.MetricTypeGauge, sink.Families()["up"].Type, "what Prometheus adds itself is said of its family, too")
 }

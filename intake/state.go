@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"varve/digest"
+	"varve/durable"
 )
 
 // state is the file that lets a run go on where another one ended: the days that were proved to have arrived.
@@ -133,34 +133,9 @@ func (s *state) write() error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(s.path, append(b, '\n')); err != nil {
+	if err := durable.Replace(s.path, append(b, '\n')); err != nil {
 		return fmt.Errorf("write state file: %w", err)
 	}
 	s.unwritten, s.written = 0, time.Now()
 	return nil
-}
-
-// replaceFile puts a file in the place of another, whole or not at all.
-func replaceFile(path string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

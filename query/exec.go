@@ -126,6 +126,7 @@ func (q *query) Exec(ctx context.Context) *promql.Result {
 		result.Err = stopped(ctx, "expression evaluation")
 	}
 	reportTo(ctx, q.used.sources())
+	q.countTo(ctx, t)
 	e.metrics.observe(q.Stats(), result.Err)
 	e.log.write(ctx, t.shown, q.Stats(), result.Err)
 	return result

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"unsafe"
+
+	"varve/durable"
 )
 
 // checkpointAttempts: RocksDB of this version may find its manifest gone while it
@@ -52,7 +54,7 @@ func (db *DB) checkpoint(dir string) error {
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(partial))
 	}
-	return syncFile(filepath.Dir(dir))
+	return durable.Sync(filepath.Dir(dir))
 }
 
 func (db *DB) createCheckpoint(dir string) error {
@@ -78,16 +80,6 @@ func syncTree(dir string) error {
 		if err != nil {
 			return err
 		}
-		return syncFile(path)
+		return durable.Sync(path)
 	})
-}
-
-// syncFile makes a file's bytes, or a folder's names, durable.
-func syncFile(path string) (err error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	return file.Sync()
 }

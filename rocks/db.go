@@ -35,10 +35,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"varve/durable"
 )
 
 const (
@@ -143,7 +144,7 @@ func makeFolder(dir string) error {
 	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return syncFile(parent)
+	return durable.Sync(parent)
 }
 
 // existingFamilies lists the families on disk, none for a new database. Data files
@@ -208,8 +209,7 @@ func (db *DB) openFamilies(specs []FamilySpec, existing []string) error {
 		remove(spec.Name)
 	}
 	if len(unknown) > 0 {
-		return fmt.Errorf("unknown column families %s: a newer version wrote this folder; open it with that version",
-			strings.Join(unknown, ", "))
+		return &UnknownFamilies{unknown}
 	}
 	handles, err := db.openEngine(names, options)
 	if err != nil {

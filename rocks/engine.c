@@ -212,8 +212,6 @@ void rk_read_state(rocksdb_t* db, rocksdb_column_family_handle_t** families,
 void rk_read_family_stats(rocksdb_t* db, rocksdb_column_family_handle_t* family,
                           rk_family_stats* out) {
   memset(out, 0, sizeof *out);
-  out->keys_estimate =
-      family_property(db, family, "rocksdb.estimate-num-keys");
   out->pending_compaction_bytes =
       family_property(db, family, "rocksdb.estimate-pending-compaction-bytes");
   out->memtable_bytes =

@@ -59,7 +59,6 @@ typedef struct {
   uint64_t bytes[RK_LEVELS_MAX];
   uint64_t files[RK_LEVELS_MAX];
   int levels;
-  uint64_t keys_estimate;
   uint64_t pending_compaction_bytes;
   uint64_t memtable_bytes;
 } rk_family_stats;

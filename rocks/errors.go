@@ -27,6 +27,14 @@ var (
 	ErrLocked = errors.New("folder is in use")
 )
 
+// UnknownFamilies is why a folder is not opened that has families which nobody asked for. It was not touched.
+type UnknownFamilies struct{ Names []string }
+
+// Error implements error.
+func (e *UnknownFamilies) Error() string {
+	return fmt.Sprintf("unknown column families %s: a newer version wrote this folder; open it with that version", strings.Join(e.Names, ", "))
+}
+
 // engineError is a status of RocksDB with the operation that met it.
 type engineError struct {
 	op    string

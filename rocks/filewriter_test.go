@@ -250,14 +250,14 @@ func TestIngestWhileWritten(t *testing.T) {
 	stop := make(chan struct{})
 	var done sync.WaitGroup
 	done.Go(func() {
-		for n := uint64(1 << 20); ; n++ {
+		for n := uint64(0); ; n++ {
 			select {
 			case <-stop:
 				return
 			default:
 			}
 			var b rocks.Batch
-			b.Put(raw, key(n%(1<<20+1000)), []byte("live"))
+			b.Put(raw, key(1<<20+n%1000), []byte("live"))
 			if err := db.Write(&b, false); err != nil {
 				t.Error(err)
 				return

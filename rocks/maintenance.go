@@ -6,6 +6,7 @@ import "C"
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"unsafe"
 )
 
@@ -110,6 +111,51 @@ func (db *DB) CompactRange(f Family, lower, upper []byte) error {
 		return fmt.Errorf("compact family %s: %w: %d background errors meanwhile", db.names[f], ErrIO, n-before)
 	}
 	return nil
+}
+
+// rewriteTriesMax bounds how often Rewrite begins anew. Each time RocksDB would have to move files once more at the wrong moment.
+const rewriteTriesMax = 4
+
+// Rewrite is CompactRange that leaves no file as it was that has keys from lower to upper, both inclusive. After it, and unless something was
+// written there after a snapshot that is still open, the files stay what they are until more is written to the range.
+//
+// CompactRange alone looks once on which level the files lie. A file that is being moved down from level 0 at that moment, which costs RocksDB
+// nothing and happens right after a flush, is passed over: it keeps its sequence numbers, and RocksDB writes it again when some snapshot is released.
+func (db *DB) Rewrite(f Family, lower, upper []byte) error {
+	if !db.gate.enter() {
+		return closed("rewrite")
+	}
+	defer db.gate.leave()
+	if family, err := db.handle(f); err != nil || family == nil {
+		return wrap("rewrite", err)
+	}
+	if err := db.flush(f); err != nil {
+		return err
+	}
+	old := map[string]struct{}{}
+	for _, file := range db.overlapping(f, lower, upper) {
+		old[file.Name] = struct{}{}
+	}
+	for range rewriteTriesMax {
+		if err := db.CompactRange(f, lower, upper); err != nil {
+			return err
+		}
+		left := slices.ContainsFunc(db.overlapping(f, lower, upper), func(file LiveFile) bool {
+			_, is := old[file.Name]
+			return is
+		})
+		if !left {
+			break
+		}
+	}
+	return nil
+}
+
+// overlapping are the family's files that have keys from lower to upper, both inclusive, empty for no bound.
+func (db *DB) overlapping(f Family, lower, upper []byte) []LiveFile {
+	return slices.DeleteFunc(db.LiveFiles(), func(file LiveFile) bool {
+		return file.Family != f || bytes.Compare(file.Largest, lower) < 0 || len(upper) > 0 && bytes.Compare(file.Smallest, upper) > 0
+	})
 }
 
 // bound is the address of a key, nil for an empty one.

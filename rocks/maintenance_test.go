@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -146,6 +147,43 @@ func TestJournalIsNotRewritten(t *testing.T) {
 	}
 }
 
+// Shows that keys are counted in tables and memtables, those in tables that an Open found too, and that what was deleted is
+// taken off.
+func TestKeysEstimate(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, options())
+	put := func(first, last uint64) {
+		write(t, db, func(b *rocks.Batch) {
+			for n := first; n < last; n++ {
+				b.Put(raw, key(n), []byte("v"))
+			}
+		})
+	}
+	require.Zero(t, db.KeysEstimate(raw))
+	put(0, 1000)
+	require.EqualValues(t, 1000, db.KeysEstimate(raw))
+	require.NoError(t, db.Flush())
+	require.EqualValues(t, 1000, db.KeysEstimate(raw))
+	require.NoError(t, db.Close())
+
+	db = open(t, dir, options())
+	require.EqualValues(t, 1000, db.KeysEstimate(raw), "of a table that was there")
+	put(1000, 1500)
+	require.EqualValues(t, 1500, db.KeysEstimate(raw))
+	write(t, db, func(b *rocks.Batch) {
+		for n := range uint64(300) {
+			b.Delete(raw, key(n))
+		}
+	})
+	require.EqualValues(t, 1200, db.KeysEstimate(raw))
+	require.NoError(t, db.Flush())
+	require.EqualValues(t, 1200, db.KeysEstimate(raw))
+	require.Zero(t, db.KeysEstimate(meta))
+	require.Zero(t, db.KeysEstimate(rocks.Family(9)))
+	require.NoError(t, db.Close())
+	require.Zero(t, db.KeysEstimate(raw))
+}
+
 // Shows that State and FamilyStats follow what happens.
 func TestState(t *testing.T) {
 	db := open(t, t.TempDir(), options())
@@ -161,7 +199,7 @@ func TestState(t *testing.T) {
 	require.NoError(t, db.Flush())
 	stats := db.FamilyStats(raw)
 	require.EqualValues(t, 1, stats.Files)
-	require.EqualValues(t, 1000, stats.KeysEstimate)
+	require.EqualValues(t, 1000, db.KeysEstimate(raw))
 	require.NotZero(t, stats.Bytes)
 	require.Equal(t, rocks.LevelStats{Files: 1, Bytes: stats.Bytes}, stats.Levels[0])
 	require.Zero(t, db.FamilyStats(rocks.Family(9)))
@@ -186,4 +224,45 @@ func TestState(t *testing.T) {
 	require.Zero(t, s.WriteErrors)
 	require.False(t, s.WriteStopped)
 	require.NoError(t, db.SyncWAL())
+}
+
+// TestRewrite shows that files whose range was rewritten right after a flush, while RocksDB moves them from level 0, stay what they are when
+// snapshots come and go: a copy of them need not be made again.
+func TestRewrite(t *testing.T) {
+	o := options()
+	o.Families = []rocks.FamilySpec{{Name: "sealed", Profile: rocks.ProfileSealed}}
+	db := open(t, t.TempDir(), o)
+	const sealed, files, keys = rocks.Family(0), 100, 50
+	for n := range uint64(files) {
+		write(t, db, func(b *rocks.Batch) {
+			for i := range uint64(keys) {
+				b.Put(sealed, key(n*keys+i), bytes.Repeat([]byte{byte(i)}, 2000))
+			}
+		})
+		if n%2 == 0 {
+			require.NoError(t, db.Flush())
+		}
+		require.NoError(t, db.Rewrite(sealed, key(n*keys), key(n*keys+keys-1)))
+	}
+	names := func() (all []string) {
+		for _, f := range db.LiveFiles() {
+			all = append(all, f.Name)
+		}
+		slices.Sort(all)
+		return all
+	}
+	before := names()
+	require.Len(t, before, files)
+	// RocksDB has one thread for this, and begins what a released snapshot makes due before what is asked for then.
+	for range 20 {
+		db.NewSnapshot().Release()
+		write(t, db, func(b *rocks.Batch) { b.Put(sealed, key(1<<40), []byte("later")) })
+		require.NoError(t, db.Rewrite(sealed, key(1<<40), nil))
+	}
+	for _, name := range before {
+		require.Contains(t, names(), name)
+	}
+	require.Error(t, db.Rewrite(9, nil, nil))
+	require.NoError(t, db.Close())
+	require.ErrorIs(t, db.Rewrite(sealed, nil, nil), rocks.ErrClosed)
 }

@@ -111,7 +111,7 @@ type LevelStats struct {
 // FamilyStats is what a family holds. Bytes, Files and Levels count table files;
 // what is in memtables and the log is not among them.
 type FamilyStats struct {
-	Bytes, Files, KeysEstimate            uint64
+	Bytes, Files                          uint64
 	MemtableBytes, PendingCompactionBytes uint64
 	Levels                                []LevelStats
 }
@@ -130,7 +130,7 @@ func (db *DB) FamilyStats(f Family) FamilyStats {
 	var c C.rk_family_stats
 	C.rk_read_family_stats(db.c, family, &c)
 	s := FamilyStats{
-		KeysEstimate: uint64(c.keys_estimate), MemtableBytes: uint64(c.memtable_bytes),
+		MemtableBytes:          uint64(c.memtable_bytes),
 		PendingCompactionBytes: uint64(c.pending_compaction_bytes),
 	}
 	for i := range int(c.levels) {

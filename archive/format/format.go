@@ -52,16 +52,23 @@ const (
 	FamilyTombstones
 	FamilyDirty
 	FamilyGaps
-	FamilyRollups
 	FamilyExpired
-	familyCount
+	// familyRollups is the first of several, see RollupFamily.
+	familyRollups
 )
+
+const familyCount = familyRollups + Family(len(rollupLengths))
 
 // FamilyNames are the names on disk, by Family.
 var FamilyNames = [familyCount]string{
 	"meta", "series", "symbols", "metadata", "lookup", "index", "active", "journal", "hot", "raw", "clocks",
-	"exemplars", "tombstones", "dirty", "gaps", "rollups", "expired",
+	"exemplars", "tombstones", "dirty", "gaps", "expired",
+	"rollups_1ms", "rollups_2m", "rollups_15m", "rollups_2h", "rollups_12h",
 }
+
+// FormerRollups is the family that builds before the first release had all rollups in. An archive with it has format version 1 too, and
+// can't be read.
+const FormerRollups = "rollups"
 
 // Names of the records in the meta family. Numbers are 8 bytes, big endian.
 const (

@@ -400,3 +400,29 @@ func TestPrefixEnd(t *testing.T) {
 	require.Equal(t, []byte{2}, format.PrefixEnd([]byte{1, 255}))
 	require.Nil(t, format.PrefixEnd([]byte{255, 255}))
 }
+
+// TestRollupFamilies shows that resolutions go to families in their order, the usual ones to one each, and that each family is named
+// by the shortest of its own.
+func TestRollupFamilies(t *testing.T) {
+	f := func(resolution time.Duration, want string) {
+		t.Helper()
+		require.Equal(t, want, format.FamilyNames[format.RollupFamily(uint32(resolution.Milliseconds()))])
+	}
+	f(time.Millisecond, "rollups_1ms")
+	f(time.Minute, "rollups_1ms")
+	f(2*time.Minute, "rollups_2m")
+	f(5*time.Minute, "rollups_2m")
+	f(15*time.Minute-time.Millisecond, "rollups_2m")
+	f(15*time.Minute, "rollups_15m")
+	f(time.Hour, "rollups_15m")
+	f(6*time.Hour, "rollups_2h")
+	f(24*time.Hour, "rollups_12h")
+	f(math.MaxUint32*time.Millisecond, "rollups_12h")
+	require.Len(t, format.RollupFamilies(), 5)
+	for _, family := range format.RollupFamilies() {
+		require.Contains(t, format.FamilyNames[family], "rollups_")
+	}
+	for i, name := range format.FamilyNames {
+		require.NotEmpty(t, name, i)
+	}
+}

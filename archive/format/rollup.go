@@ -13,6 +13,29 @@ type RollupKey struct {
 	Last Ref
 }
 
+// rollupLengths are the resolutions, in milliseconds, with which families of rollups begin, the first of them included.
+var rollupLengths = [...]uint32{0, 2 * 60_000, 15 * 60_000, 2 * 3600_000, 12 * 3600_000}
+
+// RollupFamily returns the family that has the rollups of a resolution: one for the usual choices each. A new day of a resolution
+// lies behind all others then, so that none of the files of older days is written again. Resolutions that
+// share a family are kept apart by their keys.
+func RollupFamily(resolution uint32) Family {
+	n := len(rollupLengths) - 1
+	for resolution < rollupLengths[n] {
+		n--
+	}
+	return familyRollups + Family(n)
+}
+
+// RollupFamilies returns all families that have rollups.
+func RollupFamilies() []Family {
+	out := make([]Family, len(rollupLengths))
+	for i := range out {
+		out[i] = familyRollups + Family(i)
+	}
+	return out
+}
+
 // RollupKeySize is the length of the key of a bundle of rollups.
 const RollupKeySize = 20
 

@@ -152,7 +152,7 @@ func (d *decoder) allExamples() []string {
 	return slices.Concat(d.examples, d.delivery.Examples())
 }
 
-// toldByCount says whether a reason has no example: the archive gives none.
+// toldByCount says whether a reason may have no example of each thing: the archive gives one at most.
 func toldByCount(r arrival.Reason) bool {
 	return r != arrival.ReasonInvalidLine && r != arrival.ReasonInvalidLabels
 }

@@ -188,7 +188,7 @@ func (s *Sink) store(b *arrival.Batch) (result arrival.Result) {
 	s.writes++
 	for _, r := range b.Rows {
 		for i := r.First; i < r.First+r.Count && r.Ref != 0; i++ {
-			if s.future(b.Times[i], &result) {
+			if s.future(r.Ref, b.Times[i], &result) {
 				continue
 			}
 			v := Sample{TimeMillis: b.Times[i], Bits: b.Values[i]}
@@ -201,7 +201,7 @@ func (s *Sink) store(b *arrival.Batch) (result arrival.Result) {
 		}
 	}
 	for _, h := range b.Histograms {
-		if ref := b.Rows[h.Row].Ref; ref != 0 && !s.future(h.TimeMillis, &result) {
+		if ref := b.Rows[h.Row].Ref; ref != 0 && !s.future(ref, h.TimeMillis, &result) {
 			at := s.at(ref)
 			h.Row = 0
 			at.Histograms = append(at.Histograms, h)
@@ -209,7 +209,7 @@ func (s *Sink) store(b *arrival.Batch) (result arrival.Result) {
 		}
 	}
 	for _, e := range b.Exemplars {
-		if ref := b.Rows[e.Row].Ref; ref != 0 && !s.future(e.Ts, &result) {
+		if ref := b.Rows[e.Row].Ref; ref != 0 && !s.future(ref, e.Ts, &result) {
 			at := s.at(ref)
 			at.Exemplars = append(at.Exemplars, e.Exemplar)
 			result.Exemplars++
@@ -222,11 +222,14 @@ func (s *Sink) store(b *arrival.Batch) (result arrival.Result) {
 	return result
 }
 
-func (s *Sink) future(millis int64, result *arrival.Result) bool {
+func (s *Sink) future(ref storage.SeriesRef, millis int64, result *arrival.Result) bool {
 	if s.FutureMillis == 0 || millis <= s.FutureMillis {
 		return false
 	}
 	result.Rejected[arrival.ReasonFuture]++
+	if result.Example == "" {
+		result.Example = arrival.ExampleOf(arrival.ReasonFuture, s.labels[ref-1], millis)
+	}
 	return true
 }
 

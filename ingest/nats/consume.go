@@ -41,7 +41,8 @@ func (in *Input) consume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	info := consumer.CachedInfo()
+	// Before the first message comes, which knows better how far behind the consumer is.
+	in.seen(consumer.CachedInfo())
 	failed := make(chan error, 1)
 	// Less than the largest message would never be brought it.
 	bytes := max(in.opts.InFlightBytes, in.conn.MaxPayload()+envelopeBytes)
@@ -69,7 +70,6 @@ func (in *Input) consume(ctx context.Context) error {
 		case <-time.After(askTimeout):
 		}
 	}()
-	in.seen(info)
 	timer := time.NewTimer(lookEvery)
 	defer timer.Stop()
 	for {

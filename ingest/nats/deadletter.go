@@ -17,6 +17,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"varve/durable"
 )
 
 // letter is a line of the file of dead letters: a message that was refused.
@@ -197,7 +199,7 @@ func (d *deadLetters) open() error {
 		err = f.Truncate(size)
 	}
 	if err == nil {
-		err = syncFolder(d.opts.Directory)
+		err = durable.Sync(d.opts.Directory)
 	}
 	if err != nil {
 		return errors.Join(err, f.Close())
@@ -231,14 +233,6 @@ func (d *deadLetters) rotate() error {
 		return err
 	}
 	return d.open()
-}
-
-func syncFolder(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // Headers of dead letters on a subject.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
@@ -202,6 +203,12 @@ type pairing struct {
 // pair takes note of a sample of the converter.
 func (w *walk) pair(ls labels.Labels, st, at int64, v float64, opts *storage.AppendV2Options) {
 	if w.unequal || isTargetInfo(*opts) {
+		return
+	}
+	if ls.Get(model.MetricNameLabel) == targetInfo.Family {
+		// A metric of that name may be the same series as that of a resource before it in the request, and the later sample wins: a
+		// walk adds those of resources at the end. It isn't learned, so that the request always goes the long way.
+		w.unequal = true
 		return
 	}
 	b := &w.batch

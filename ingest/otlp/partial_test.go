@@ -35,7 +35,7 @@ var bad = []struct {
 	}},
 	{"no time", "invalid_series", func(ms pmetric.MetricSlice) { addGauge(ms, "bad", 1).SetTimestamp(0) }},
 	{"time beyond reason", "invalid_series", func(ms pmetric.MetricSlice) { addGauge(ms, "bad", 1).SetTimestamp(math.MaxUint64) }},
-	{"far in the future", "too_far_in_future", func(ms pmetric.MetricSlice) { addGauge(ms, "bad", 1).SetTimestamp(stamp(at.Add(time.Hour))) }},
+	{"far in the future", `too_far_in_future: {__name__="bad", instance="one", job="shop"} at `, func(ms pmetric.MetricSlice) { addGauge(ms, "bad", 1).SetTimestamp(stamp(at.Add(time.Hour))) }},
 	{"attribute of underscores", "invalid_labels", func(ms pmetric.MetricSlice) { addGauge(ms, "bad", 1).Attributes().PutStr("__", "x") }},
 	{"attribute without a name", "invalid_labels", func(ms pmetric.MetricSlice) { addGauge(ms, "bad", 1).Attributes().PutStr("", "x") }},
 	{"attribute that becomes the name", "invalid_labels", func(ms pmetric.MetricSlice) { addGauge(ms, "bad", 1).Attributes().PutStr("..name..", "x") }},

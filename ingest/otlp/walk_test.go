@@ -234,6 +234,31 @@ func randomRequest(r *rand.Rand) pmetric.Metrics {
 	return md
 }
 
+// TestWalkTargetInfoOfItsOwn shows that a metric called target_info that meets the one of a resource before it is stored alike both
+// ways: the later of two samples of one time wins.
+func TestWalkTargetInfoOfItsOwn(t *testing.T) {
+	w := newTwoWays(t, ingest.Limits{}, walkOptions[0], ingesttest.NewSink)
+	md := pmetric.NewMetrics()
+	for _, name := range []string{"a", "target_info"} {
+		r := md.ResourceMetrics().AppendEmpty()
+		r.Resource().Attributes().PutStr("service.name", "shop")
+		r.Resource().Attributes().PutStr("k", "v")
+		m := r.ScopeMetrics().AppendEmpty().Metrics().AppendEmpty()
+		m.SetName(name)
+		p := m.SetEmptyGauge().DataPoints().AppendEmpty()
+		p.SetTimestamp(stamp(at))
+		p.SetDoubleValue(7)
+		if name == "target_info" {
+			p.Attributes().PutStr("k", "v")
+		}
+	}
+	body := protoBody(t, md)
+	for range 3 {
+		w.post(t, body)
+	}
+	require.False(t, w.handlers[0].Walks(body))
+}
+
 // TestWalkRandom shows that a request is answered and stored alike whether it is walked or converted, for random requests
 // and damaged ones, and that most of those which come again are walked.
 func TestWalkRandom(t *testing.T) {

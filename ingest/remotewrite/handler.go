@@ -112,6 +112,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, cut(a.text, h.requests.limits.ErrorBytesMax), a.code)
 	}
 	h.meters[proto].Answered(a.code, h.now().Sub(start), a.received, a.decoded, &a.result)
+	h.meters[proto].Told(&a.result.Rejected, func() string { return a.text })
 }
 
 // handle reads, decodes and writes one request.
@@ -171,6 +172,9 @@ func (q *request) write(ctx context.Context) (a answer, err error) {
 		if a.result, err = q.sink.Write(ctx, &q.batch); err != nil {
 			return answer{}, err
 		}
+	}
+	if a.result.Example != "" {
+		q.report.tell(a.result.Example)
 	}
 	a.result.Rejected.Add(&q.report.rejected)
 	a.code = http.StatusNoContent

@@ -35,6 +35,7 @@ func (m messages) Receive(ctx context.Context, message []byte, _ []ingest.Sent) 
 	}
 	h.log(ctx, nil, m.proto, &counted)
 	h.meters[m.proto].Answered(counted.code, h.now().Sub(start), counted.received, counted.decoded, &counted.result)
+	h.meters[m.proto].Told(&counted.result.Rejected, func() string { return counted.text })
 	return a.result, err
 }
 

@@ -217,6 +217,7 @@ func TestPartialAcceptance(t *testing.T) {
 	require.Nil(t, answer.written)
 	require.Contains(t, answer.body, "invalid_labels: 3")
 	require.Contains(t, answer.body, "too_far_in_future: 1")
+	require.Contains(t, answer.body, `too_far_in_future: {__name__="late"} at `)
 	require.Contains(t, answer.body, "no metric name")
 	require.Contains(t, answer.body, `"a\r\nSet-Cookie: x"`)
 	require.NotContains(t, strings.TrimSuffix(answer.body, "\n"), "\n")

@@ -25,9 +25,12 @@ func (r *report) add(reason arrival.Reason, items int, err error) {
 	r.example(err)
 }
 
-func (r *report) example(err error) {
+func (r *report) example(err error) { r.tell(err.Error()) }
+
+// tell keeps an example while there are few.
+func (r *report) tell(example string) {
 	if len(r.examples) < r.limit {
-		r.examples = append(r.examples, err.Error())
+		r.examples = append(r.examples, example)
 	}
 }
 

@@ -180,7 +180,7 @@ func (b *batch) write(ctx context.Context, name func(at *place, sets *ingest.Lab
 		return fmt.Errorf("write samples: %w", err)
 	}
 	if len(b.places) > 0 && written.Rejected.Total() > 0 && len(b.examples) < b.limits.ErrorExamplesMax {
-		b.examples = append(b.examples, fmt.Sprintf("of lines %d to %d the archive refused %s", b.firstLine(), b.lastLine(), written.Rejected.String()))
+		b.examples = append(b.examples, fmt.Sprintf("of lines %d to %d the archive refused %s", b.firstLine(), b.lastLine(), written.Refusals()))
 	}
 	b.result.Add(&written)
 	return nil

@@ -165,6 +165,7 @@ func (in *Input) serve(w http.ResponseWriter, r *http.Request, f format, prepare
 		counted = arrival.Result{} // It is when all has come.
 	}
 	in.meters[f].Answered(code, in.now().Sub(began), received, decoded, &counted)
+	in.meters[f].Told(&counted.Rejected, func() string { return strings.Join(a.Examples, "; ") })
 	x.end()
 	returned = true
 }

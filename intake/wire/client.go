@@ -56,7 +56,9 @@ type Target struct {
 	client *http.Client
 	read   remote.ReadClient
 
-	mu sync.Mutex // guards cuts
+	mu sync.Mutex // guards what follows
+	// archive is the name of the one that answered last.
+	archive string
 	// cuts are days whose request broke off and that have yet to be done.
 	cuts map[int64]cut
 }
@@ -192,6 +194,9 @@ func (t *Target) post(ctx context.Context, path string, query url.Values, body [
 	if err := answered(a); err != nil {
 		return err
 	}
+	t.mu.Lock()
+	t.archive = a.Header.Get(archiveHeader)
+	t.mu.Unlock()
 	frames := frameReader{from: &watched{from: a.Body, watch: watch, limit: t.o.Stalled}, max: frameBytesMax}
 	for {
 		k, b, err := frames.next()
@@ -300,6 +305,25 @@ func (t *Target) Resolve(ctx context.Context, series []intake.Series) error {
 		series = series[n:]
 	}
 	return nil
+}
+
+// Archive asks the server for the name of its archive: what was imported into one of another name is not in this one.
+func (t *Target) Archive(ctx context.Context) (string, error) {
+	body := appendEnd(nil, tally{})
+	err := t.again(ctx, func() error {
+		return t.post(ctx, pathResolve, nil, body, func(k kind, b []byte) error {
+			if k != kindResolved {
+				return errUnexpected(k)
+			}
+			return readResolved(b, nil)
+		})
+	})
+	if err != nil {
+		return "", fmt.Errorf("ask for the archive: %w", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.archive, nil
 }
 
 // resolve makes one request and fills in those of the series that it asks for.

@@ -22,6 +22,8 @@ type HandlerOptions struct {
 	// Forwarding is the target of clients that want outputs to get what goes through the write port. nil: they are
 	// refused.
 	Forwarding intake.Target
+	// Archive tells the archive from one that is made anew, or restored, at the same address. Text that a header can hold.
+	Archive string
 	// Unavailable says whether an error of the target will pass, and when to try again.
 	Unavailable func(error) (after time.Duration, ok bool)
 	// Idle is how long a sender may be silent, and a receiver slow. 0: a minute.
@@ -72,6 +74,7 @@ func (s *server) handle(serve func(*exchange) error) http.Handler {
 			f.respond(w)
 			return
 		}
+		w.Header().Set(archiveHeader, s.o.Archive)
 		x := &exchange{w: w, r: r, control: http.NewResponseController(w), idle: s.o.Idle}
 		x.frames = frameReader{from: x, max: frameBytesMax}
 		err := serve(x)

@@ -31,6 +31,9 @@ import (
 	"varve/intake"
 )
 
+// archiveHeader of an answer names the archive that it comes from.
+const archiveHeader = "X-Varve-Archive"
+
 // contentType of bodies and answers. Its number is the version of the protocol: one that this package doesn't know is refused.
 const contentType = "application/x-varve-intake; version=1"
 

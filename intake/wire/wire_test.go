@@ -597,6 +597,16 @@ func TestCutDigests(t *testing.T) {
 	require.NoError(t, day.Close())
 }
 
+// TestArchiveIsNamed shows that a client learns which archive it is that it brings samples to.
+func TestArchiveIsNamed(t *testing.T) {
+	for _, name := range []string{"", "0123abcd"} {
+		client, _ := served(t, newMemory(), func(h *wire.HandlerOptions, _ *wire.Options) { h.Archive = name })
+		got, err := client.Archive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, name, got)
+	}
+}
+
 // TestResolve shows that series are resolved in requests of limited size, that refusals come back, that what no server would
 // take isn't sent, and that a failure that passes is tried again.
 func TestResolve(t *testing.T) {

@@ -11,8 +11,11 @@ package testkit
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -122,8 +125,50 @@ func NewStorage(t testing.TB, stage Stage) *Storage {
 	// Scripts write at any time: nothing is too far ahead.
 	o.FutureMax = 1 << 62
 	s := &Storage{t: t, dir: MemoryDir(t), o: o, stage: stage}
+	fill(t, s.dir)
 	s.open()
 	return s
+}
+
+// empty makes an archive and returns its files by their paths in it: RocksDB takes longer to make one than to open it, and
+// the acceptance scripts need hundreds.
+var empty = sync.OnceValues(func() (files map[string][]byte, err error) {
+	dir, err := os.MkdirTemp("", "varve-test-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	a, err := archive.Open(dir, Options())
+	if err != nil {
+		return nil, err
+	}
+	<-a.Started()
+	if err := errors.Join(a.StartError(), a.Close()); err != nil {
+		return nil, err
+	}
+	files = map[string][]byte{}
+	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		if err == nil {
+			files[name], err = os.ReadFile(path)
+		}
+		return err
+	})
+	return files, err
+})
+
+// fill makes the folder one of an archive that is empty. All such archives take each other for the same one.
+func fill(t testing.TB, dir string) {
+	files, err := empty()
+	require.NoError(t, err)
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(t, os.WriteFile(path, content, 0o600))
+	}
 }
 
 func (s *Storage) open() {
