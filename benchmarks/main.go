@@ -101,7 +101,9 @@ type settings struct {
 	snapshotsTargets              []string
 	snapshotsRates                []int
 	snapshotsSamples              int64
-	snapshotsFor                  time.Duration
+	snapshotsFor, snapshotsEach   time.Duration
+	snapshotsUploadMiB            int
+	snapshotsBucket               string
 }
 
 func main() {
@@ -217,6 +219,9 @@ func (s *settings) flags(app *kingpin.Application) map[string]func(context.Conte
 	app.Flag("snapshots-rates", "snapshots: samples a second beside snapshots, 0 for as many as are taken.").Default("100000", "0").IntsVar(&s.snapshotsRates)
 	app.Flag("snapshots-samples", "snapshots: samples at most of a stretch of as many as are taken.").Default("40000000").Int64Var(&s.snapshotsSamples)
 	app.Flag("snapshots-seconds", "snapshots: how long a stretch is.").Default("20s").DurationVar(&s.snapshotsFor)
+	app.Flag("snapshots-each", "snapshots: from the start of one beside writes to that of the next, at least.").Default("1s").DurationVar(&s.snapshotsEach)
+	app.Flag("snapshots-upload", "snapshots: MiB a second that are sent at most, 0 for any rate.").Default("100").IntVar(&s.snapshotsUploadMiB)
+	app.Flag("snapshots-bucket", "snapshots: the folder in which buckets are made. Default: beside the data. One on another disk or in memory is more like a bucket far away.").StringVar(&s.snapshotsBucket)
 	app.Flag("snapshots-turns", "snapshots: how often stretches are repeated.").Default("2").IntVar(&s.snapshotsTurns)
 	app.Flag("recordings", "Where recordings of real exporters are kept; the user's cache if empty.").StringVar(&s.recordings)
 	recordCommand := app.Command("record", "Record a node exporter, a Prometheus and a Varve at work, once a second.")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 
 const (
 	// snapshotConfig keeps the compactor from working by itself: a snapshot has sealed what is due.
-	snapshotConfig = "self_scrape: {enabled: false}\ncompactor: {interval: 24h, seal_delay: %s, quiet: 0s}\nsnapshots: {objstore_config_file: %q}\n"
+	snapshotConfig = "self_scrape: {enabled: false}\ncompactor: {interval: 24h, seal_delay: %s, quiet: 0s}\nsnapshots: {objstore_config_file: %q, max_upload_rate: %dMiB}\n"
 	// sealDelayOld lets yesterday stay unsealed, and the day before not.
 	sealDelayOld = "24h"
 	// hotHoursMax is how much of a day that is not over a snapshot has at most.
@@ -44,6 +45,8 @@ type snapshotsRun struct {
 	// name is that of the data directory, objstore the file that says where the bucket is.
 	name, bucket, objstore string
 	days, hotRounds        int
+	// uploadMiB is what snapshots send a second at most, 0 for any rate.
+	uploadMiB int
 	// moved counts folders of the bucket that were set aside.
 	moved int
 }
@@ -65,8 +68,10 @@ func snapshots(ctx context.Context, b *bench) error {
 	b.describeFleet(f)
 	for i, spec := range b.specs {
 		r := &snapshotsRun{
-			bench: b, fleet: f, spec: spec, name: "snapshots-" + spec.Name, bucket: filepath.Join(b.root, "bucket-"+spec.Name), days: b.settings.snapshotsDays, hotRounds: hotRounds,
-			point: &result.Snapshots{Days: b.settings.snapshotsDays, HotHours: float64(hotRounds) / roundsPerHour},
+			bench: b, fleet: f, spec: spec, name: "snapshots-" + spec.Name, bucket: filepath.Join(b.snapshotsBucket(), "bucket-"+spec.Name), days: b.settings.snapshotsDays, hotRounds: hotRounds,
+			point: &result.Snapshots{Days: b.settings.snapshotsDays, HotHours: float64(hotRounds) / roundsPerHour,
+				EachSeconds: b.settings.snapshotsEach.Seconds(), UploadMiB: b.settings.snapshotsUploadMiB, Elsewhere: b.settings.snapshotsBucket != "",
+			},
 		}
 		b.entries[i].Snapshots = r.point
 		if err := r.measure(ctx, e); err != nil {
@@ -75,6 +80,9 @@ func snapshots(ctx context.Context, b *bench) error {
 	}
 	return nil
 }
+
+// snapshotsBucket is the folder in which buckets are made.
+func (b *bench) snapshotsBucket() string { return cmp.Or(b.settings.snapshotsBucket, b.root) }
 
 // snapshotFleet begins so many days before yesterday and ends today. It gives the rounds of today.
 func (b *bench) snapshotFleet(e *exporters, now time.Time) (*fleet.Fleet, int, error) {
@@ -109,6 +117,10 @@ func (r *snapshotsRun) measure(ctx context.Context, e *exporters) (err error) {
 	}
 	tally := r.fleet.Count(0, r.fleet.Config().Rounds)
 	r.point.Replay, r.point.Want = e.replayCounted(r.fleet, tally), tally.Samples-tally.Stale
+	r.uploadMiB = r.settings.snapshotsUploadMiB
+	if err := r.restart(ctx, "0s"); err != nil {
+		return err
+	}
 	return r.beside(ctx)
 }
 
@@ -119,7 +131,7 @@ func (r *snapshotsRun) restart(ctx context.Context, sealDelay string) error {
 			return err
 		}
 	}
-	r.spec.Config = fmt.Sprintf(snapshotConfig, sealDelay, r.objstore)
+	r.spec.Config = fmt.Sprintf(snapshotConfig, sealDelay, r.objstore, r.uploadMiB)
 	server, err := r.start(ctx, r.spec, r.name)
 	if err == nil {
 		r.server = server
@@ -291,6 +303,7 @@ func (r *snapshotsRun) stretch(ctx context.Context, live *passRun, kind string) 
 	if kind != "" {
 		work = func(ctx context.Context) error {
 			for began := time.Now(); time.Since(began) < r.settings.snapshotsFor || point.Snapshots == 0; {
+				next := time.After(r.settings.snapshotsEach)
 				if kind == snapshotsWhole {
 					moved, err := r.emptyBucket()
 					if err != nil {
@@ -304,6 +317,11 @@ func (r *snapshotsRun) stretch(ctx context.Context, live *passRun, kind string) 
 				}
 				point.Snapshots++
 				point.SentBytes += made.Files.SentBytes
+				select {
+				case <-next:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
 			}
 			return nil
 		}

@@ -458,7 +458,7 @@ func relativeGap(a, b string) float64 {
 // tellBytes prints what the history takes.
 func (r *yearRun) tellBytes() {
 	p, samples := r.point, float64(max(1, r.point.Replay.Samples))
-	raw, rollups := p.Families["raw"]+p.Families["clocks"], p.Families["rollups"]
+	raw, rollups := p.Families["raw"]+p.Families["clocks"], result.RollupBytes(p.Families)
 	r.say("year %s: %d series, %.1f M samples; raw %.1f MiB (%.3f B/sample), rollups %.1f MiB (%.1f %% of raw, %.2f B/bucket); sealed at %.2f M/s, rolled up at %.2f M/s",
 		r.server.Spec.Name, p.Replay.Series, samples/1e6, float64(raw)/(1<<20), float64(raw)/samples, float64(rollups)/(1<<20), 100*float64(rollups)/float64(max(1, raw)),
 		float64(rollups)/float64(max(1, p.Rolled.Buckets)), float64(p.Sealed.Samples)/1e6/p.Sealed.Seconds, float64(p.Rolled.Samples)/1e6/p.Rolled.Seconds)

@@ -170,7 +170,7 @@ func (c *creation) fill(ctx context.Context, h *held, files []File) error {
 	}
 	s.dropAbandoned(ctx)
 	c.t.begin(Comparing, 0, 0)
-	known := s.knownFiles(ctx)
+	known := s.knownFiles(ctx, len(c.hashed.guessed) > 0)
 	var bytes int64
 	for _, f := range files {
 		bytes += f.Bytes
@@ -258,8 +258,8 @@ func (c *creation) recheck(ctx context.Context, files []File) error {
 }
 
 // knownFiles are contents that the newest manifest names: they need not be asked for one by one. It is only a hint, so an
-// error gives none.
-func (s *Store) knownFiles(ctx context.Context) map[Sum]bool {
+// error gives none. repeated tells that some snapshot of the archive was made before.
+func (s *Store) knownFiles(ctx context.Context, repeated bool) map[Sum]bool {
 	known := map[Sum]bool{}
 	objects, err := s.list(ctx, manifestsFolder)
 	newest := ""
@@ -267,6 +267,9 @@ func (s *Store) knownFiles(ctx context.Context) map[Sum]bool {
 		newest = max(newest, idOf(manifestsFolder, o.name))
 	}
 	if newest == "" {
+		if repeated && err == nil {
+			s.o.Logger.Warn("the bucket has no snapshot, though one was made of this archive before: everything is sent; if that is a surprise, see whether the bucket is the right one and its disk is mounted")
+		}
 		return known
 	}
 	var m Manifest

@@ -1,9 +1,11 @@
 package snapshot_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -55,6 +57,35 @@ func TestCreateAndRestore(t *testing.T) {
 		require.Equal(t, 2, s.Status().Snapshots)
 		require.Equal(t, second.ID, s.Status().LastSuccess.ID)
 		require.Nil(t, s.Status().Running)
+	})
+}
+
+// A list that began before a snapshot was made and ends after it doesn't make the status forget the snapshot.
+func TestListedBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, b := newSource(t, 4), newMemory()
+		s := open(t, src.options(b))
+		_, _, err := s.Create(t.Context(), nil)
+		require.NoError(t, err)
+		src.grow()
+		made := false
+		b.hidden = func(string) bool {
+			if !made {
+				made = true
+				_, _, err := s.Create(t.Context(), nil)
+				require.NoError(t, err)
+			}
+			return false
+		}
+		list, err := s.List(t.Context())
+		require.NoError(t, err)
+		require.True(t, made)
+		require.Len(t, list, 1, "it was listed before")
+		require.Equal(t, 2, s.Status().Snapshots)
+		list, err = s.List(t.Context())
+		require.NoError(t, err)
+		require.Len(t, list, 2)
+		require.Equal(t, 2, s.Status().Snapshots)
 	})
 }
 
@@ -259,7 +290,13 @@ func TestHashCacheIsAHint(t *testing.T) {
 		require.NoError(t, errors.Join(err, file.Close()))
 		require.NoError(t, os.Chtimes(path, info.ModTime(), info.ModTime()))
 		o.Bucket = newMemory()
+		var log bytes.Buffer
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		create(o)
+		require.Contains(t, log.String(), "the bucket has no snapshot, though one was made")
+		log.Reset()
+		create(o)
+		require.NotContains(t, log.String(), "the bucket has no snapshot")
 	})
 }
 

@@ -21,7 +21,7 @@ func NoSleep(o Options) Options {
 func Encode(m *Manifest) ([]byte, error) { return m.encode() }
 
 // Choose applies rules.
-func Choose(k Keep, all []Listed) map[string][]string { return k.choose(all) }
+func Choose(k Keep, all []Listed, now time.Time) map[string][]string { return k.choose(all, now) }
 
 // Slot is the last time that a snapshot was due.
 func Slot(c Schedule, now time.Time) time.Time { return c.slot(now) }

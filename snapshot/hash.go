@@ -10,10 +10,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
+
+	"varve/durable"
 )
 
 // hashCache remembers the hashes of immutable files, so that a snapshot reads only those that are new.
@@ -88,40 +89,12 @@ func (c *hashCache) save(path string) error {
 	}
 	b, err := c.encode()
 	if err == nil {
-		err = replaceFile(path, b)
+		err = durable.Replace(path, b)
 	}
 	if err != nil {
 		return fmt.Errorf("write the hashes of files: %w", err)
 	}
 	return nil
-}
-
-// replaceFile writes a file anew; after a crash it has the old content or the new.
-func replaceFile(path string, content []byte) (err error) {
-	temporary := path + ".tmp"
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(temporary))
-	}
-	if err := os.Rename(temporary, path); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // keyOf is what the cache knows a file by, without its hash.
@@ -214,7 +187,7 @@ func (s *Store) hashFile(ctx context.Context, dir *os.Root, path string, bytes i
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	h := sha256.New()
+	h := s.newHash(ctx)
 	n, err := copyCounted(ctx, h, file, t)
 	if err != nil {
 		return sum, err

@@ -22,12 +22,20 @@ func (k Keep) Nothing() bool {
 	return k.Last <= 0 && k.Daily <= 0 && k.Weekly <= 0 && k.Monthly <= 0 && k.Yearly <= 0
 }
 
+// aheadMax is how far clocks of those who make snapshots may be ahead of the clock of who prunes.
+const aheadMax = time.Hour
+
 // choose says why snapshots stay: by ID, the rules that want it. The rules go by archive, so that a copy that was
-// restored elsewhere and makes snapshots in the same bucket takes none of the original's places.
-func (k Keep) choose(all []Listed) map[string][]string {
+// restored elsewhere and makes snapshots in the same bucket takes none of the original's places. What is stamped with a time that is
+// yet to come, by a clock that was wrong, takes no place either: it would be the newest until then. It stays until somebody deletes it.
+func (k Keep) choose(all []Listed, now time.Time) map[string][]string {
 	kept := map[string][]string{}
 	archives := map[string][]Listed{}
 	for _, l := range all {
+		if l.Taken.After(now.Add(aheadMax)) {
+			kept[l.ID] = []string{"of a time to come"}
+			continue
+		}
 		archives[l.Incarnation] = append(archives[l.Incarnation], l)
 	}
 	for _, snapshots := range archives {

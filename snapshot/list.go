@@ -43,6 +43,7 @@ func (s *Store) List(ctx context.Context) ([]Listed, error) {
 // manifests lists all. With files every manifest is read, and files is called with each that can be, one at a time; one
 // that is listed and can't be found is then an error, since it may need any file. Without, those that are known aren't read again.
 func (s *Store) manifests(ctx context.Context, files func(Manifest)) ([]Listed, error) {
+	began := s.changesNow()
 	objects, err := s.list(ctx, manifestsFolder)
 	if err != nil {
 		return nil, err
@@ -73,7 +74,7 @@ func (s *Store) manifests(ctx context.Context, files func(Manifest)) ([]Listed, 
 		return strings.Compare(a.Object, b.Object)
 	})
 	if err == nil {
-		s.listedAll(all)
+		s.listedAll(all, began)
 	}
 	return all, err
 }

@@ -32,8 +32,8 @@ func newMetrics(s *Store, r prometheus.Registerer) *metrics {
 		fetchedBytes: counter("fetched_bytes_total", "Bytes fetched from the bucket to verify or restore."),
 		created:      counter("created_total", "Snapshots made."),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "varve_snapshot_failures_total", Help: "Jobs that failed, by job.",
-		}, []string{"job"}),
+			Name: "varve_snapshot_failures_total", Help: "Jobs that failed, by operation.",
+		}, []string{"operation"}),
 	}
 	for _, job := range []string{jobCreate, jobPrune} {
 		m.failures.WithLabelValues(job)

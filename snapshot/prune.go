@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"varve/durable"
 )
 
 // How a prune and the Creates of other processes keep out of each other's way, without a lock, which object storage
@@ -54,7 +56,7 @@ func (s *Store) Prune(ctx context.Context, k Keep, dryRun bool) (r PruneReport, 
 		return r, fmt.Errorf("prune: %w: they would remove every snapshot; say how many to keep", ErrKeep)
 	}
 	return s.prune(ctx, dryRun, func(all []Listed) (map[string][]string, error) {
-		kept := k.choose(all)
+		kept := k.choose(all, s.o.Now())
 		for i := range all {
 			// Another archive has rules of its own, which may keep more.
 			if l := &all[i]; !s.own(l) && kept[l.ID] == nil {
@@ -260,7 +262,7 @@ func (p *removal) remove(ctx context.Context) (err error) {
 		return p.sweepClaims(ctx, s.o.Now().Add(-createClaimFor))
 	}
 	if s.o.Scratch != "" {
-		if err := replaceFile(s.prunePath(p.id), nil); err != nil {
+		if err := durable.Replace(s.prunePath(p.id), nil); err != nil {
 			return err
 		}
 	}
@@ -383,5 +385,6 @@ func (s *Store) forget(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.known, id)
+	s.changes++
 	s.status.Snapshots = max(0, s.status.Snapshots-1)
 }

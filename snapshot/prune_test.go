@@ -27,7 +27,8 @@ func advance(d time.Duration) {
 	<-t.C
 }
 
-// Rules keep the newest of each period, and any of them is enough; another archive in the same bucket has places of its own.
+// Rules keep the newest of each period, and any of them is enough; another archive in the same bucket has places of its own, and what is
+// stamped with a time to come takes none.
 func TestKeep(t *testing.T) {
 	at := func(s, archive string) snapshot.Listed {
 		taken, err := time.Parse("2006-01-02T15", s)
@@ -52,12 +53,15 @@ func TestKeep(t *testing.T) {
 		{snapshot.Keep{Last: 1, Yearly: 2}, "2020-01-01T00b 2024-12-31T01a 2025-02-03T01a"},
 	} {
 		var got []string
-		for id := range snapshot.Choose(c.keep, all) {
+		for id := range snapshot.Choose(c.keep, all, at("2025-02-03T00", "").Taken) {
 			got = append(got, id)
 		}
 		slices.Sort(got)
 		require.Equal(t, c.want, strings.Join(got, " "), "%+v", c.keep)
 	}
+	kept := snapshot.Choose(snapshot.Keep{Last: 1}, append(all, at("2031-02-03T00", "a")), at("2025-02-04T00", "").Taken)
+	require.Equal(t, []string{"of a time to come"}, kept["2031-02-03T00a"], "a clock was wrong")
+	require.Equal(t, []string{"last"}, kept["2025-02-03T01a"])
 }
 
 // Against a model: over random growth, snapshots, prunes, deletes and kills in between, the snapshots that there are are those
@@ -108,7 +112,7 @@ func TestPruneAgainstModel(t *testing.T) {
 					for _, c := range model {
 						all = append(all, c.listed)
 					}
-					kept := snapshot.Choose(keep, all)
+					kept := snapshot.Choose(keep, all, time.Now())
 					dry, err := s.Prune(t.Context(), keep, true)
 					require.NoError(t, err)
 					model = slices.DeleteFunc(model, func(c copied) bool { return kept[c.listed.ID] == nil })

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"varve/durable"
 )
 
 // RestoreOptions say what is done with the files when they are all there.
@@ -192,7 +194,7 @@ func (r *restoration) claim(mark string) error {
 		return err
 	}
 	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close(), syncFolder(filepath.Dir(mark)))
+	return errors.Join(err, f.Sync(), f.Close(), durable.Sync(filepath.Dir(mark)))
 }
 
 // survey looks at what an attempt before left: files that are whole stay, all else is removed. It returns what is to be
@@ -313,7 +315,7 @@ func (r *restoration) sync() error {
 		if err != nil || !e.IsDir() {
 			return err
 		}
-		return syncFolder(filepath.Join(r.partial, filepath.FromSlash(path)))
+		return durable.Sync(filepath.Join(r.partial, filepath.FromSlash(path)))
 	})
 }
 
@@ -327,5 +329,5 @@ func (r *restoration) publish() error {
 		return fmt.Errorf("rename %s: %w", r.partial, err)
 	}
 	r.began = false
-	return errors.Join(syncFolder(filepath.Dir(r.dir)), os.Remove(r.dir+markEnding))
+	return errors.Join(durable.Sync(filepath.Dir(r.dir)), os.Remove(r.dir+markEnding))
 }

@@ -91,6 +91,8 @@ type Options struct {
 	Parallel int
 	// BytesPerSecond bounds what Create sends, of all files together. No bound if 0.
 	BytesPerSecond int64
+	// CPUShare is the part of the time that hashing may take of one core, above 0; 1, which is as fast as it goes on several cores, if 0.
+	CPUShare float64
 	// Patience is how long one file is tried again for before Create, Verify or Restore gives up, not counting
 	// the attempts themselves; 10 minutes if 0. Lists and manifests are tried again for a twentieth of it.
 	Patience time.Duration
@@ -116,6 +118,7 @@ type Options struct {
 type Store struct {
 	o       Options
 	limit   *rate.Limiter // nil without a bound
+	pace    pace
 	metrics *metrics
 	ids     *ids
 
@@ -125,6 +128,8 @@ type Store struct {
 	// mu guards what is below, and is never held while something is waited for.
 	mu     sync.Mutex
 	status Status
+	// changes counts the snapshots that came and went.
+	changes int
 	// known are manifests that were read, without their files: they never change.
 	known map[string]Listed
 	// abandoned are claims of Creates that failed, see dropAbandoned.
@@ -151,10 +156,14 @@ func New(o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.CPUShare == 0 {
+		o.CPUShare = 1
+	}
 	if o.sleep == nil {
 		o.sleep = sleep
 	}
 	s := &Store{o: o, ids: newIDs(), known: map[string]Listed{}}
+	s.pace.share, s.pace.sleep = o.CPUShare, o.sleep
 	s.metrics = newMetrics(s, o.Registerer)
 	if o.BytesPerSecond > 0 {
 		s.limit = rate.NewLimiter(rate.Limit(o.BytesPerSecond), burstBytes)

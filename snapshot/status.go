@@ -87,6 +87,7 @@ func (s *Store) created(m Manifest, took time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.known[m.ID] = m.listed()
+	s.changes++
 	s.status.Snapshots++
 	s.status.LastSuccess = &Success{ID: m.ID, Taken: m.Taken, Seconds: took.Seconds(), Total: m.Stats.Total}
 }
@@ -111,10 +112,21 @@ func (s *Store) ended(job string, err error) {
 	}
 }
 
-// listedAll notes what the bucket has.
-func (s *Store) listedAll(all []Listed) {
+// changesNow is how often snapshots came or went so far, for listedAll.
+func (s *Store) changesNow() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.changes
+}
+
+// listedAll notes what the bucket has, by a list that began after so many changes: one that has not seen the last of them is older than
+// what is known.
+func (s *Store) listedAll(all []Listed, began int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if began != s.changes {
+		return
+	}
 	s.status.Snapshots = 0
 	there := make(map[string]bool, len(all))
 	for _, l := range all {

@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
@@ -55,7 +54,7 @@ func (c *creation) sendOnce(ctx context.Context, f File, object string) (moved i
 	ctx, touch, stop := watch(ctx, stallUpload)
 	defer stop()
 	r := &contentReader{
-		ctx: ctx, r: file, want: f.SHA256, size: f.Bytes, h: sha256.New(), limit: c.s.limit,
+		ctx: ctx, r: file, want: f.SHA256, size: f.Bytes, h: c.s.newHash(ctx), limit: c.s.limit,
 		moved: func(n int64) { touch(); c.t.moved(n) },
 	}
 	err = c.s.o.Bucket.Upload(ctx, object, r)
@@ -114,7 +113,9 @@ func (c *contentReader) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := c.r.Read(p)
-	c.h.Write(p[:n])
+	if _, err := c.h.Write(p[:n]); err != nil {
+		return 0, err
+	}
 	if c.read += int64(n); c.read == c.size && Sum(c.h.Sum(nil)) != c.want || err == io.EOF && c.read < c.size {
 		c.stale = true
 		return 0, errStale

@@ -55,7 +55,7 @@ func (s *Store) Verify(ctx context.Context, id string, o VerifyOptions, progress
 		return r, fmt.Errorf("verify: %w", err)
 	}
 	files := unique(m.Files)
-	r = VerifyReport{ID: id, Root: m.Root, Files: len(m.Files), Objects: len(files), Bytes: m.Bytes, Deep: o.Deep != nil}
+	r = VerifyReport{ID: id, Root: m.Root, Files: len(m.Files), Objects: len(files), Bytes: m.Bytes, Deep: o.Deep != nil, Faults: []Fault{}}
 	t := s.track(id, progress)
 	if err := s.look(ctx, files, &r, t); err != nil {
 		return r, fmt.Errorf("verify %s: %w", id, err)

@@ -3,6 +3,7 @@ package result
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Snapshots are copies of an archive in object storage: how fast they are made, what a day
@@ -20,6 +21,11 @@ type Snapshots struct {
 	Want      int64           `json:"want"`
 	Found     int64           `json:"found"`
 	Stretches []SnapshotWrite `json:"stretches"`
+	// EachSeconds is from the start of a snapshot beside writes to that of the next, at least, and UploadMiB what they send a second at
+	// most, 0 for any rate. Elsewhere tells that the bucket is not on the disk of the data.
+	EachSeconds float64 `json:"each_s"`
+	UploadMiB   int     `json:"upload_mib"`
+	Elsewhere   bool    `json:"elsewhere"`
 }
 
 // SnapshotMade is one snapshot.
@@ -69,7 +75,7 @@ var snapshotGroups = []struct {
 	families []string
 	goal     string
 }{
-	{"sealed data: raw, clocks, rollups", []string{"raw", "clocks", "rollups"}, "below 10 %"},
+	{"sealed data: raw, clocks, rollups", []string{"raw", "clocks", rollupFamilies}, "below 10 %"},
 	{"index and lookup: index, lookup, series, symbols, active, metadata", []string{"index", "lookup", "series", "symbols", "active", "metadata"}, "below 10 %"},
 	{"hot", []string{"hot"}, ""},
 	{"journal", []string{"journal"}, ""},
@@ -79,7 +85,7 @@ var snapshotGroups = []struct {
 // groupOf is the place of a family in snapshotGroups.
 func groupOf(family string) int {
 	for i, g := range snapshotGroups {
-		if slices.Contains(g.families, family) {
+		if slices.Contains(g.families, family) || slices.Contains(g.families, rollupFamilies) && strings.HasPrefix(family, rollupFamilies) {
 			return i
 		}
 	}
@@ -104,9 +110,13 @@ func (p *page) snapshots(run []Entry) {
 		}
 		s := e.Snapshots
 		p.replay(s.Replay)
-		fmt.Fprintf(p, "The bucket is a folder of the same disk. %d days were written and sealed, then %.1f h of the next day, as they come from scrapes: this was the first\n"+
+		where := "of the same disk"
+		if s.Elsewhere {
+			where = "on another disk or in memory"
+		}
+		fmt.Fprintf(p, "The bucket is a folder %s. %d days were written and sealed, then %.1f h of the next day, as they come from scrapes: this was the first\n"+
 			"snapshot. After the rest of that day and as many hours of the following one came the second, which seals the day that is over. The third\n"+
-			"follows at once.\n\n", s.Days, s.HotHours)
+			"follows at once.\n\n", where, s.Days, s.HotHours)
 		p.snapshotsMade(e.Peer.Name, s)
 		p.snapshotsSentAgain(s)
 		p.snapshotsMoved(e.Peer.Name, s)
@@ -187,8 +197,12 @@ func (p *page) snapshotsBeside(name string, s *Snapshots) {
 	if len(s.Stretches) == 0 {
 		return
 	}
-	p.WriteString("Then samples of now came in, by turns without and with snapshots one after the other without a pause: into an emptied bucket, so that all is sent each time,\n" +
-		"and into the bucket as it is. \"x\" is over the stretch without before. Goal: p99 at most twice the usual.\n\n")
+	upload := ""
+	if s.UploadMiB > 0 {
+		upload = fmt.Sprintf(", at most %d MiB/s", s.UploadMiB)
+	}
+	fmt.Fprintf(p, "Then samples of now came in, by turns without and with snapshots, of which one began every %s s, or after the one before: into an emptied bucket, so that all is sent each time%s,\n"+
+		"and into the bucket as it is. \"x\" is over the stretch without before. Goal: p99 at most twice the usual.\n\n", number(s.EachSeconds), upload)
 	var rows [][]string
 	idle := SnapshotWrite{}
 	for _, w := range s.Stretches {

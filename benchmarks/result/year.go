@@ -3,6 +3,7 @@ package result
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Year is a long history on one server: what its rollups take, and what a dashboard
@@ -98,10 +99,22 @@ func (p *page) year(run []Entry) {
 	}
 }
 
+// RollupBytes adds up the families that hold rollups: one until November 2026, one for each length of buckets since.
+func RollupBytes(families map[string]int64) (sum int64) {
+	for name, bytes := range families {
+		if strings.HasPrefix(name, rollupFamilies) {
+			sum += bytes
+		}
+	}
+	return sum
+}
+
+const rollupFamilies = "rollups"
+
 // yearWork writes what sealing and rolling up took, and the bytes.
 func (p *page) yearWork(e Entry) {
 	y := e.Year
-	raw, rollups := y.Families["raw"]+y.Families["clocks"], y.Families["rollups"]
+	raw, rollups := y.Families["raw"]+y.Families["clocks"], RollupBytes(y.Families)
 	samples := float64(max(1, y.Replay.Samples))
 	fmt.Fprintf(p, "Sent by remote write in %.0f s, hour by hour and series by series. Every few days the compactor sealed and rolled up what was there, at\n"+
 		"full speed and with nothing else to do. Seconds are the compactor's own report, bytes those of the files. Raw are the families raw and\n"+
