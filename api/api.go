@@ -37,6 +37,7 @@ import (
 	v1 "github.com/prometheus/prometheus/web/api/v1"
 
 	"varve/api/access"
+	"varve/api/ui"
 )
 
 // Limits bounds what a request may take. A zero field is an error, so that
@@ -137,6 +138,14 @@ type Options struct {
 	Snapshots Snapshots
 	// Intake is how imports bring whole days, by POST: handlers by path.
 	Intake map[string]http.Handler
+	// Overview tells what the page shows of the archive; nil if nobody knows.
+	Overview Overview
+	// Checker checks the data; nil if it can't be.
+	Checker Checker
+	// ReadStatistics counts what the storage reads under a context; nil if it can't.
+	ReadStatistics func(context.Context) (context.Context, func() ReadStatistics)
+	// Canary tells whether the server tries itself with samples of its own; nil if it doesn't.
+	Canary func() bool
 	// Queries lists and cancels what the engine runs; nil if it can't.
 	Queries Queries
 	Actions Actions
@@ -180,6 +189,7 @@ func (o *Options) validate() error {
 type API struct {
 	o        Options
 	handler  http.Handler
+	served   []served
 	metrics  *metrics
 	slots    chan struct{}
 	draining atomic.Bool
@@ -197,7 +207,11 @@ func New(o Options) (*API, error) {
 		o.ExternalURL = &url.URL{Scheme: "http", Host: o.ListenAddress}
 	}
 	a := &API{o: o, metrics: newMetrics(o.Registry), slots: make(chan struct{}, o.Limits.Concurrency)}
-	a.handler = a.routes()
+	page, err := ui.New()
+	if err != nil {
+		return nil, err
+	}
+	a.handler = a.routes(page)
 	return a, nil
 }
 

@@ -94,7 +94,8 @@ func TestPrometheusAPI(t *testing.T) {
 		{"/-/healthy", "healthy"},
 		{"/-/ready", "ready"},
 		{"/metrics", `varve_http_request_duration_seconds`},
-		{"/", "127.0.0.1:9095/api/v1/write"},
+		{"/", "<title>Varve</title>"},
+		{"/api/v1/status/page", "127.0.0.1:9095/api/v1/write"},
 		{"/federate?match[]=up", `up{job="a",instance=""} 2`},
 	} {
 		code, body := f.get(c.target)
@@ -501,7 +502,7 @@ func TestExternalURLIsThePrefixOfAllRoutes(t *testing.T) {
 		code, _ := f.get(target)
 		require.Equal(t, want, code, target)
 	}
-	_, body := f.get("/varve/")
+	_, body := f.get("/varve/api/v1/status/page")
 	require.Contains(t, body, "https://metrics.example/varve/api/v1/write")
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"varve/api/access"
+	"varve/api/ui"
 	"varve/query"
 )
 
@@ -43,7 +44,7 @@ var upstreamRoutes = []struct {
 }
 
 // routes builds the one table of everything that is served.
-func (a *API) routes() http.Handler {
+func (a *API) routes(page *ui.Page) http.Handler {
 	t := &table{mux: http.NewServeMux(), a: a}
 	upstream := a.upstream()
 	for _, route := range upstreamRoutes {
@@ -52,7 +53,7 @@ func (a *API) routes() http.Handler {
 			h = a.limitReads(h)
 		}
 		if route.path == "query" || route.path == "query_range" {
-			h = chooseResolution(h)
+			h = a.countQuery(chooseResolution(h))
 		}
 		t.add("/api/v1/"+route.path, route.group, a.readForm(nameClient(h)), http.MethodGet, http.MethodPost)
 	}
@@ -84,19 +85,22 @@ func (a *API) routes() http.Handler {
 	t.add("/api/v1/status/inputs", access.Metadata, http.HandlerFunc(a.serveInputs), http.MethodGet)
 	a.addDeletes(t)
 	a.addSnapshots(t)
+	a.addExport(t)
 	for path, h := range a.o.Intake {
 		t.add(path, access.Admin, a.admin(h.ServeHTTP), http.MethodPost)
 	}
 	t.add("/-/reload", access.Lifecycle, a.lifecycle(a.serveReload), http.MethodPost, http.MethodPut)
 	t.add("/-/quit", access.Lifecycle, a.lifecycle(a.serveQuit), http.MethodPost, http.MethodPut)
-	t.mux.Handle("/-/healthy", a.o.Guard.Public(http.HandlerFunc(a.serveHealthy)))
-	t.mux.Handle("/-/ready", a.o.Guard.Public(http.HandlerFunc(a.serveReady)))
+	t.public("/-/healthy", a.serveHealthy)
+	t.public("/-/ready", a.serveReady)
 
 	t.add("/metrics", access.Debug, promhttp.HandlerFor(a.o.Registry, promhttp.HandlerOpts{Registry: a.o.Registry, EnableOpenMetrics: true}), http.MethodGet)
 	for name, h := range map[string]http.HandlerFunc{"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace} {
 		t.add("/debug/pprof/"+name, access.Debug, a.admin(h), http.MethodGet)
 	}
-	t.add("/{$}", access.Metadata, http.HandlerFunc(a.serveStartPage), http.MethodGet)
+	a.addOverview(t)
+	a.addPage(t, page)
+	a.served = t.served
 	notFound := a.metrics.observe("not_found", a.o.Guard.Protect(access.Metadata, http.HandlerFunc(serveNotFound)))
 	t.mux.Handle("/", a.toInputs(a.o.Guard, "", a.o.Inputs.Endpoint, notFound))
 	return a.underPrefix(t.mux)
@@ -106,12 +110,27 @@ func (a *API) routes() http.Handler {
 type table struct {
 	mux *http.ServeMux
 	a   *API
+	// served is what docs/api.md must have.
+	served []served
+}
+
+// served is a path with its group, "public" for everybody, and its methods.
+type served struct {
+	path, group string
+	methods     []string
+}
+
+// public serves path to everybody.
+func (t *table) public(path string, h http.HandlerFunc) {
+	t.served = append(t.served, served{path, "public", []string{http.MethodGet}})
+	t.mux.Handle(path, t.a.o.Guard.Public(h))
 }
 
 // add serves path by these methods alone. The methods are checked here rather
 // than by the multiplexer, which would show a request of the wrong method to the
 // pattern for everything else and answer that the path doesn't exist.
 func (t *table) add(path string, group access.Group, h http.Handler, methods ...string) {
+	t.served = append(t.served, served{strings.TrimSuffix(path, "{$}"), group.String(), methods})
 	name := strings.TrimSuffix(path, "/{$}")
 	if name == "" {
 		name = "/"

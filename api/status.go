@@ -3,7 +3,6 @@ package api
 import (
 	"errors"
 	"fmt"
-	"html/template"
 	"net/http"
 	"strconv"
 	"time"
@@ -101,45 +100,6 @@ func (a *API) serveReload(w http.ResponseWriter, _ *http.Request) {
 func (a *API) serveQuit(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "Varve is stopping.")
 	a.o.Actions.Quit()
-}
-
-var startPage = template.Must(template.New("start").Parse(`<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<title>Varve</title>
-<h1>Varve {{.Version.Version}}</h1>
-<p>Varve keeps Prometheus metrics for years and answers PromQL over them.</p>
-<dl>
-<dt>Prometheus: <code>remote_write</code> url</dt><dd><code>{{.URL}}/api/v1/write</code></dd>
-<dt>Grafana: url of a Prometheus data source</dt><dd><code>{{.URL}}</code></dd>
-</dl>
-<p>
-<a href="api/v1/status/tsdb">Storage</a>
-<a href="api/v1/status/queries">Running queries</a>
-<a href="api/v1/status/config">Configuration</a>
-<a href="api/v1/status/flags">Flags</a>
-<a href="api/v1/status/runtimeinfo">Runtime</a>
-<a href="metrics">Metrics</a>
-</p>
-</html>
-`))
-
-func (a *API) serveStartPage(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	u := *a.o.ExternalURL
-	u.User = nil
-	// A client that went away is no error of the server.
-	_ = startPage.Execute(w, struct {
-		Version Version
-		URL     string
-	}{a.o.Version, trimSlash(u.String())})
-}
-
-func trimSlash(s string) string {
-	for len(s) > 0 && s[len(s)-1] == '/' {
-		s = s[:len(s)-1]
-	}
-	return s
 }
 
 // positiveParam returns a number from 1 to most, or what to use without it.

@@ -56,7 +56,7 @@ func (a *API) upstream() http.Handler {
 		noCrossOrigin, a.o.Actions.RuntimeInfo, a.buildInfo(),
 		func() []notifications.Notification { return nil },
 		func() (<-chan notifications.Notification, func(), bool) { return nil, nil, false },
-		a.o.Registry, a.o.Registry, nil,
+		a.o.Registry, a.o.Registry, renderStatistics,
 		false, nil, false, false, false, false, a.o.LookbackDelta, false, false,
 		asOverride[v1.OverrideErrorCode](a.status), enabled, v1.OpenAPIOptions{}, a.o.Parser,
 	)

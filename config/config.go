@@ -42,6 +42,7 @@ type Config struct {
 	Snapshots     Snapshots  `yaml:"snapshots"`
 	Federation    Federation `yaml:"federation"`
 	SelfScrape    SelfScrape `yaml:"self_scrape"`
+	Canary        Canary     `yaml:"canary"`
 	Log           Log        `yaml:"log"`
 }
 

@@ -71,7 +71,7 @@ func TestRetentionMistakes(t *testing.T) {
 	f("retention:\n  - 7d\n", 2, "must be a section")
 	f("retention: 7d\n", 1, "must be a list")
 	f("retention_size: auto\n", 1, "out of bounds")
-	f("compactor:\n  max_drop_share: 0\n", 2, "is not between 0.01 and 1")
+	f("compactor:\n  max_drop_share: 0\n", 2, "is out of bounds: use 0.01 to 1")
 	// What has to be there for buckets need not be there without them.
 	_, err := config.Read(write(t, "rollups: []\nretention: [{raw: 1d}]\n"), nil)
 	require.NoError(t, err)

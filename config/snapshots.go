@@ -13,6 +13,8 @@ type Snapshots struct {
 	// Parallel counts files that are sent at once, MaxUploadRate is in bytes a second, 0 for any.
 	Parallel      int  `yaml:"parallel"`
 	MaxUploadRate Size `yaml:"max_upload_rate"`
+	// CPUShare is the part of the time that hashing may take of one core.
+	CPUShare float64 `yaml:"cpu_share"`
 }
 
 // KeepSnapshots says which snapshots are not removed. All zero: none ever is.
@@ -45,6 +47,7 @@ func (v *validator) checkSnapshots(s *Snapshots) {
 	within(v, "snapshots.keep.yearly", s.Keep.Yearly, 0, most)
 	within(v, "snapshots.parallel", s.Parallel, 1, 64)
 	within(v, "snapshots.max_upload_rate", s.MaxUploadRate, 0, tib)
+	within(v, "snapshots.cpu_share", s.CPUShare, 0.01, 1)
 }
 
 // LookBack makes the configuration one of a server that only answers queries, over the archive at path: nothing
@@ -57,5 +60,5 @@ func (c *Config) LookBack(path string) {
 	}
 	c.Outputs, c.Retention, c.RetentionSize = nil, nil, 0
 	c.Snapshots = Default().Snapshots
-	c.SelfScrape.Enabled = false
+	c.SelfScrape.Enabled, c.Canary.Enabled = false, false
 }

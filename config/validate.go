@@ -39,9 +39,9 @@ func (v *validator) mistake(path, format string, args ...any) {
 	v.mistakes = append(v.mistakes, Mistake{Line: line, Text: path + ": " + fmt.Sprintf(format, args...)})
 }
 
-// within checks that a value lies in [least, most].
+// within checks that a value lies in [least, most], where NaN does not.
 func within[T cmp.Ordered](v *validator, path string, value, least, most T) {
-	if value < least || value > most {
+	if !(value >= least && value <= most) {
 		v.mistake(path, "%v is out of bounds: use %v to %v", value, least, most)
 	}
 }
@@ -85,6 +85,7 @@ func (v *validator) check(c *Config) {
 	v.checkSnapshots(&c.Snapshots)
 	v.checkExternalLabels(c.Federation.ExternalLabels)
 	within(v, "self_scrape.interval", c.SelfScrape.Interval, second, day)
+	v.checkCanary(&c.Canary)
 	oneOf(v, "log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf(v, "log.format", c.Log.Format, "logfmt", "json")
 }
@@ -234,12 +235,8 @@ func (v *validator) checkCompactor(c *Compactor) {
 	within(v, "compactor.seal_delay", c.SealDelay, 0, 365*day)
 	within(v, "compactor.quiet", c.Quiet, 0, day)
 	within(v, "compactor.reseal_after", c.ResealAfter, 0, 365*day)
-	if c.CPUShare < 0.01 || c.CPUShare > 1 {
-		v.mistake("compactor.cpu_share", "%v is not between 0.01 and 1", c.CPUShare)
-	}
-	if c.MaxDropShare < 0.01 || c.MaxDropShare > 1 {
-		v.mistake("compactor.max_drop_share", "%v is not between 0.01 and 1", c.MaxDropShare)
-	}
+	within(v, "compactor.cpu_share", c.CPUShare, 0.01, 1)
+	within(v, "compactor.max_drop_share", c.MaxDropShare, 0.01, 1)
 }
 
 // checkResolution checks what queries are answered from by default.

@@ -156,6 +156,39 @@ func TestCallerIsTold(t *testing.T) {
 	require.Equal(t, "user:bob", string(body))
 }
 
+// TestMayTellsOfOtherGroups tells a handler what else its caller may do, so that a page need not offer what will be refused.
+func TestMayTellsOfOtherGroups(t *testing.T) {
+	may := func(o access.PolicyOptions, sender func(*http.Request)) (query, admin bool) {
+		t.Helper()
+		r := httptest.NewRequest(http.MethodGet, "http://varve.example/x", nil)
+		if sender != nil {
+			sender(r)
+		}
+		w := httptest.NewRecorder()
+		guard(t, o).Protect(access.Metadata, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			query, admin = access.May(r.Context(), access.Query), access.May(r.Context(), access.Admin)
+		})).ServeHTTP(w, r)
+		require.Equal(t, http.StatusOK, w.Code)
+		return query, admin
+	}
+	f := func(o access.PolicyOptions, sender func(*http.Request), wantQuery, wantAdmin bool) {
+		t.Helper()
+		query, admin := may(o, sender)
+		require.Equal(t, wantQuery, query)
+		require.Equal(t, wantAdmin, admin)
+	}
+	rules := access.PolicyOptions{WebFile: users(t), Rules: []access.Rule{
+		{Who: []string{"user:bob"}, May: []access.Group{access.Query, access.Metadata}},
+		{Who: []string{"user:alice"}, May: allGroups},
+		{Who: []string{"anonymous"}, May: []access.Group{access.Metadata}},
+	}}
+	f(access.PolicyOptions{}, nil, true, true)
+	f(rules, nil, false, false)
+	f(rules, basic("bob", "builder"), true, false)
+	f(rules, basic("alice", "wonder"), true, true)
+	require.False(t, access.May(t.Context(), access.Query), "what no guard let through")
+}
+
 func TestPolicyRefusesWhatCannotBeMeant(t *testing.T) {
 	// Empty secrets, doubled names and rules for nobody are mistakes, and their
 	// texts hold no secret.

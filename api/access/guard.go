@@ -70,10 +70,7 @@ func (g *Guard) Protect(group Group, next http.Handler) http.Handler {
 			w.Header().Set("Retry-After", strconv.Itoa(int(retryAfterFailures.Seconds())))
 			g.deny(w, group, http.StatusServiceUnavailable)
 		case err == nil && p.allows(principals, group):
-			if len(principals) > 0 {
-				r = r.WithContext(context.WithValue(r.Context(), callerKey{}, principals[0]))
-			}
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, &caller{principals, p})))
 		case err == nil && slices.Contains(principals, principalAuthenticated):
 			g.deny(w, group, http.StatusForbidden)
 		default:
@@ -85,11 +82,26 @@ func (g *Guard) Protect(group Group, next http.Handler) http.Handler {
 
 type callerKey struct{}
 
+// caller is whoever sent a guarded request, and the policy that let it through.
+type caller struct {
+	principals []string
+	policy     *Policy
+}
+
 // Caller returns the principal that a guarded request showed, such as
 // "user:alice", or "" if it showed none.
 func Caller(ctx context.Context) string {
-	who, _ := ctx.Value(callerKey{}).(string)
-	return who
+	if c, _ := ctx.Value(callerKey{}).(*caller); c != nil && len(c.principals) > 0 {
+		return c.principals[0]
+	}
+	return ""
+}
+
+// May reports whether the sender of a guarded request may also use another group.
+// It is false for a request that no guard let through.
+func May(ctx context.Context, group Group) bool {
+	c, _ := ctx.Value(callerKey{}).(*caller)
+	return c != nil && c.policy.allows(c.principals, group)
 }
 
 // Public returns a handler for what everybody may ask, such as whether the
@@ -133,13 +145,16 @@ func challenge(h http.Header, p *Policy) {
 	}
 }
 
+// ContentSecurityPolicy is what every answer has, unless the web configuration or the answer sets another.
+const ContentSecurityPolicy = "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+
 // setHeaders gives every answer the headers that keep a browser from running
 // what a label value may contain. The web configuration may set others on top.
 func setHeaders(h http.Header, f *WebFile) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "deny")
 	h.Set("Referrer-Policy", "same-origin")
-	h.Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'")
+	h.Set("Content-Security-Policy", ContentSecurityPolicy)
 	if f == nil {
 		return
 	}

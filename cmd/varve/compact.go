@@ -35,7 +35,7 @@ func (s *server) newCompacting(a *archive.Archive) *compacting {
 	c := &compacting{archive: a, work: make(chan func(context.Context), 1), cleans: make(chan func(context.Context)), done: make(chan struct{})}
 	c.life, c.end = context.WithCancel(context.Background())
 	o := compactorOptions(s.o.config)
-	o.Registerer, o.Done = s.registry, logJob(s.o.logger)
+	o.Registerer, o.Done = s.registry, s.faults.jobs(logJob(s.o.logger))
 	o.Failed = func(err error) { s.o.logger.Error("The compactor failed and will try again.", "err", err) }
 	c.compactor, c.dropShareMax = compactor.New(a, o), o.Policy.DropShareMax
 	return c
@@ -145,6 +145,15 @@ func (c *compacting) Compact(ctx context.Context, r api.CompactRequest) (api.Com
 	}
 	report, err := c.ask(ctx, c.work, run)
 	return compactorRun(report, err == nil), err
+}
+
+// compactDue does what is due, within its share of the time, for whoever is about to copy the archive.
+func (c *compacting) compactDue(ctx context.Context) error {
+	if err := c.archive.StartError(); err != nil {
+		return err
+	}
+	_, err := c.ask(ctx, c.work, c.compactor.RunDue)
+	return err
 }
 
 // ask has work done in its turn, and waits for it. What was begun goes on when ctx ends.

@@ -40,6 +40,7 @@ type exportFlags struct {
 func addExport(app *kingpin.Application, stdout, stderr io.Writer) {
 	cmd := app.Command("export", "Write series out of a data directory, or out of any server that Prometheus' remote read can ask, as blocks or as text.")
 	addExportTSDB(cmd, stdout, stderr)
+	addExportQuery(cmd, stdout, stderr)
 	addExportText(cmd, "openmetrics", "Export OpenMetrics, as promtool tsdb create-blocks-from takes it. Native histograms and stale markers are left out.", stdout, stderr,
 		func(*kingpin.CmdClause) func(*text.Options) {
 			return func(o *text.Options) { o.Format = text.OpenMetrics }

@@ -131,8 +131,9 @@ type intakeTarget struct {
 	close func(err error) error
 }
 
-// open opens the target that the flags name.
-func (f *intakeFlags) open(p *intakeProgress) (intakeTarget, error) {
+// open opens the target that the flags name. Its own name has that of the archive in it: one that was made anew at the same place has nothing
+// of what the state file says is done.
+func (f *intakeFlags) open(ctx context.Context, p *intakeProgress) (intakeTarget, error) {
 	if *f.data == "" {
 		connect, err := httpConfig(*f.httpFile)
 		if err != nil {
@@ -142,10 +143,12 @@ func (f *intakeFlags) open(p *intakeProgress) (intakeTarget, error) {
 		if err != nil {
 			return intakeTarget{}, err
 		}
-		return intakeTarget{t, (*f.url).Redacted(), func(err error) error { t.Close(); return err }}, nil
-	}
-	if *f.forward {
-		return intakeTarget{}, errors.New("--forward needs a running server: leave --data out")
+		archive, err := t.Archive(ctx)
+		if err != nil {
+			t.Close()
+			return intakeTarget{}, err
+		}
+		return intakeTarget{t, (*f.url).Redacted() + " " + archive, func(err error) error { t.Close(); return err }}, nil
 	}
 	c, err := config.Read(*f.config, nil)
 	if err != nil {
@@ -155,7 +158,6 @@ func (f *intakeFlags) open(p *intakeProgress) (intakeTarget, error) {
 	if err != nil {
 		return intakeTarget{}, err
 	}
-	// An archive that was made anew in the same folder has nothing of what the state file says is done.
 	name := fmt.Sprintf("%s %x", *f.data, a.Incarnation())
 	return intakeTarget{direct.New(a, direct.Options{}), name, func(err error) error {
 		if err == nil {
@@ -181,6 +183,9 @@ func (s namedSource) Identity(startMillis int64) string {
 func (f *intakeFlags) importTo(stateUsual string, open func(ctx context.Context, wanted intakeRange, p *intakeProgress) (intake.Source, error)) (err error) {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
+	if *f.forward && *f.data != "" {
+		return errors.New("--forward needs a running server: leave --data out")
+	}
 	wanted, err := f.wanted()
 	if err != nil {
 		return err
@@ -200,16 +205,16 @@ func (f *intakeFlags) importTo(stateUsual string, open func(ctx context.Context,
 	}
 	p := newIntakeProgress(f.stderr, f.now)
 	defer p.end()
-	target, err := f.open(p)
-	if err != nil {
-		return err
-	}
-	defer func() { err = target.close(err) }()
 	source, err := open(ctx, wanted, p)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, source.Close()) }()
+	target, err := f.open(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer func() { err = target.close(err) }()
 	report, err := intake.Run(ctx, namedSource{source, target.name}, target.Target, intake.Options{
 		Start: wanted.start, End: wanted.end, State: state, ExtraLabels: extra, Progress: p.step, Logger: slog.New(p),
 	})

@@ -106,6 +106,8 @@ type inputStatus struct {
 	State   string   `json:"state"`
 	Error   string   `json:"error,omitempty"`
 	Detail  any      `json:"detail,omitempty"`
+	// Refusals are those since the start, by reason.
+	Refusals []ingest.Refusal `json:"refusals"`
 }
 
 // InputsStatus implements api.Inputs. It waits for nobody.
@@ -113,6 +115,7 @@ func (i *inputs) InputsStatus() (any, error) {
 	all := []inputStatus{}
 	for _, in := range i.list() {
 		st := in.told
+		st.Refusals = i.arrivals.For(in.name).Refusals()
 		if in.ending.Load() {
 			st.State = "ending"
 		}

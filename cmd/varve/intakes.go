@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"time"
@@ -17,8 +18,10 @@ func intakeHandlers(a *archive.Archive, c *config.Config) map[string]http.Handle
 	o := direct.Options{LabelsMax: c.Ingest.MaxLabels, NameBytesMax: int(c.Ingest.MaxLabelName), ValueBytesMax: int(c.Ingest.MaxLabelValue)}
 	forwarding := o
 	forwarding.Forward = true
+	incarnation := a.Incarnation()
 	return wire.Handlers(wire.HandlerOptions{
-		Target: direct.New(a, o), Forwarding: direct.New(a, forwarding),
+		Archive: hex.EncodeToString(incarnation[:]),
+		Target:  direct.New(a, o), Forwarding: direct.New(a, forwarding),
 		Unavailable: func(err error) (after time.Duration, ok bool) {
 			if u, is := errors.AsType[*arrival.Unavailable](err); is {
 				return u.RetryAfter, true

@@ -24,7 +24,7 @@ func addLookBack(c *kingpin.CmdClause, stderr io.Writer) *lookBack {
 	return &lookBack{
 		id:            c.Flag("snapshot", "Serve this snapshot, from a local copy, instead of the data directory: queries only. Nothing comes in, goes out or expires.").PlaceHolder("ID").String(),
 		dir:           c.Flag("snapshot.dir", "Folder of such copies. They stay for the next time.").Default("snapshots").String(),
-		snapshotFlags: addSnapshotFlags(c, false, stderr),
+		snapshotFlags: addSnapshotFlags(c, false, fetches, stderr),
 	}
 }
 

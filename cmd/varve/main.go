@@ -1,7 +1,7 @@
 // Command varve keeps Prometheus metrics for years and answers PromQL over them.
 //
 // Each verb has a file of its own: serve, config, check config, check data,
-// inspect, outputs, seal, plan, import, export, snapshot, version. The server is put together in server.go, under a drawing of
+// check server, inspect, outputs, seal, plan, import, export, snapshot, version. The server is put together in server.go, under a drawing of
 // its parts; this is the one place that knows all packages.
 //
 // Exit codes: 0 when the verb did what it was asked, 1 when it could not or found
@@ -37,14 +37,18 @@ func execute(args []string, stdout, stderr io.Writer) (code int) {
 		}
 	}()
 	app := kingpin.New("varve", "Varve keeps Prometheus metrics for years and answers PromQL over them.")
-	app.UsageWriter(stdout).ErrorWriter(stderr).Terminate(func(status int) { panic(exit(status)) })
+	end := func(status int) { panic(exit(status)) }
+	app.UsageWriter(stdout).ErrorWriter(stderr).Terminate(end)
 	app.HelpFlag.Short('h')
+	addManual(app)
+	addCompletion(app, stdout, end)
 
 	addServe(app, stderr)
 	addConfig(app, stdout)
-	check := app.Command("check", "Verify a configuration or an archive without a running server.")
+	check := app.Command("check", "Verify a configuration or an archive without a running server, or ask one that runs how it is.")
 	addCheckConfig(check, stdout, stderr)
 	addCheckData(check, stdout, stderr)
+	addCheckServer(check, stdout)
 	addInspect(app, stdout)
 	addOutputs(app, stdout)
 	addSeal(app, stdout, stderr)
@@ -53,7 +57,7 @@ func execute(args []string, stdout, stderr io.Writer) (code int) {
 	addExport(app, stdout, stderr)
 	addSnapshot(app, stdout, stderr)
 	addVersion(app, stdout)
-	_, err := app.Parse(args)
+	_, err := app.Parse(passDashes(app, args))
 	switch {
 	case err == nil:
 		return 0

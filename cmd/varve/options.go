@@ -71,7 +71,10 @@ func (s *server) archiveEvents() archive.Events {
 		Recovered: func(records, samples int, took time.Duration) {
 			log.Info("The journal was read back.", "records", records, "samples", samples, "took", took.Round(time.Millisecond).String())
 		},
-		Damaged: func(err error) { log.Error("The start found damage.", "err", err) },
+		Damaged: func(err error) {
+			s.faults.note(err)
+			log.Error("The start found damage.", "err", err)
+		},
 		ReadOnly: func(reason string, err error) {
 			if reason == "" {
 				log.Info("The archive takes writes again.")
@@ -79,7 +82,10 @@ func (s *server) archiveEvents() archive.Events {
 			}
 			log.Error("The archive takes no writes; queries go on.", "reason", reason, "err", err)
 		},
-		Maintenance: func(err error) { log.Error("Background work failed and will be tried again.", "err", err) },
+		Maintenance: func(err error) {
+			s.faults.note(err)
+			log.Error("Background work failed and will be tried again.", "err", err)
+		},
 	}
 }
 

@@ -104,9 +104,11 @@ func addSignals(g *run.Group, s *server, logger *slog.Logger) {
 			select {
 			case sig := <-stop:
 				logger.Info("Stopping.", "signal", sig.String())
+				s.tellManager(notifyStopping, "Stopping.")
 				return errStopped
 			case <-s.quit:
 				logger.Info("Stopping.", "request", "/-/quit")
+				s.tellManager(notifyStopping, "Stopping.")
 				return errStopped
 			case <-reload:
 				// The error was logged where it happened; the old configuration holds.

@@ -195,7 +195,7 @@ func TestWhatWasWrittenIsThereAfterRestarts(t *testing.T) {
 	code, stdout, stderr := invoke(t, "check", "data", dir)
 	require.Zero(t, code, stderr)
 	require.Contains(t, stdout, " 0 faults")
-	code, stdout, stderr = invoke(t, "inspect", dir)
+	code, stdout, stderr = invoke(t, "inspect", "--limit=1000", dir)
 	require.Zero(t, code, stderr)
 	require.Regexp(t, `"one" +\d+ +1\n`, stdout)
 	require.Regexp(t, `"journal" +\d+ +\d+\n`, stdout)

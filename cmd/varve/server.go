@@ -97,10 +97,13 @@ type server struct {
 	// stopping is closed to make the archive's actor end.
 	stopping chan struct{}
 	closeErr error // of the archive; set before the group ends
-	// compacting, snapshots and inputs are set once there is an archive.
+	// compacting, snapshots, inputs and checking are set once there is an archive.
 	compacting atomic.Pointer[compacting]
 	snapshots  atomic.Pointer[snapshots]
 	inputs     atomic.Pointer[inputs]
+	checking   atomic.Pointer[checking]
+	// faults are those that were met since the start.
+	faults faultLog
 
 	// reloadMu is held while a configuration is read and put into effect, and while
 	// what depends on one is put together late.
@@ -182,6 +185,7 @@ func (s *server) runArchive() error {
 		compacting.Pause()
 	}
 	go compacting.run()
+	stopCanary := func() {}
 	select {
 	case <-a.Started():
 		if err := a.StartError(); err != nil {
@@ -191,10 +195,16 @@ func (s *server) runArchive() error {
 			return errors.Join(fmt.Errorf("read the journal back: %w; run varve check data %s", err, s.dataDir), closeBoth(engine, a))
 		}
 		s.o.logger.Info("Ready.", "after", time.Since(s.started).Round(time.Millisecond).String())
+		s.tellManager(notifyReady, "Ready on "+s.o.address.String()+".")
 		s.beginBackground(forwarding, snapshots)
+		stopCanary = s.runCanary(a, engine)
 	case <-s.stopping:
 	}
 	<-s.stopping
+	stopCanary()
+	if c := s.checking.Load(); c != nil {
+		c.close()
+	}
 	s.drainInputs(context.Background())
 	forwarding.stop()
 	stopErr := snapshots.stop()
@@ -237,7 +247,8 @@ func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting
 	s.metrics.watch(a)
 	inputs := s.newInputs(a)
 	o := api.Options{
-		Guard: s.guard, Engine: engine, Storage: archiveStorage{a}, Catalogue: catalogue{a}, StorageStatus: storageStatus, Queries: engine,
+		Guard: s.guard, Engine: engine, Storage: archiveStorage{a}, Catalogue: catalogue{a}, StorageStatus: s.faults.status, Queries: engine,
+		Overview: s.newOverview(a), ReadStatistics: readStatistics, Canary: func() bool { return c.Canary.Enabled && !s.o.lookBack },
 		Actions: api.Actions{
 			Ready: a.StartError, Reload: s.reload, Quit: s.stop, ConfigYAML: func() string { return s.current.Load().YAML() },
 			ExternalLabels: s.externalLabels, RuntimeInfo: s.runtimeInfo,
@@ -256,6 +267,11 @@ func (s *server) useArchive(a *archive.Archive, engine *query.Engine, compacting
 	if !s.o.lookBack {
 		o.Compactor, o.Outputs, o.Snapshots, o.Intake = compacting, forwarding, snapshots, intakeHandlers(a, c)
 		o.Deletes = deleting{compacting, func() time.Duration { return time.Duration(s.current.Load().Deletes.Grace) }}
+	}
+	if !s.o.lookBack {
+		checking := s.newChecking(a)
+		s.checking.Store(checking)
+		o.Checker = checking
 	}
 	handler, err := api.New(o)
 	if err != nil {

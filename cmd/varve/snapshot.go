@@ -47,15 +47,28 @@ type snapshotFlags struct {
 	stderr   io.Writer
 }
 
-func addSnapshotFlags(c *kingpin.CmdClause, required bool, stderr io.Writer) *snapshotFlags {
-	f := &snapshotFlags{stderr: stderr}
+// moving is what a verb does with files.
+type moving int
+
+const (
+	movesNone moving = iota
+	fetches
+	sends
+)
+
+func addSnapshotFlags(c *kingpin.CmdClause, required bool, moves moving, stderr io.Writer) *snapshotFlags {
+	f := &snapshotFlags{parallel: new(int), quiet: new(bool), stderr: stderr}
 	file := c.Flag("objstore.config-file", "File that says where snapshots are, in the form of Thanos and Mimir: type FILESYSTEM, S3, GCS or AZURE, config, and prefix.").PlaceHolder("FILE")
 	if required {
 		file = file.Required()
 	}
 	f.file = file.ExistingFile()
-	f.parallel = c.Flag("parallel", "Files that are moved at once.").Default("4").Int()
-	c.Flag("max-upload-rate", "Bytes a second, such as 20MiB; 0B for any.").Default("0B").SetValue(&f.rate)
+	if moves >= fetches {
+		f.parallel = c.Flag("parallel", "Files that are moved at once.").Default("4").Int()
+	}
+	if moves == sends {
+		c.Flag("max-upload-rate", "Bytes a second, such as 20MiB; 0B for any.").Default("0B").SetValue(&f.rate)
+	}
 	f.quiet = c.Flag("quiet", "Show no progress.").Bool()
 	return f
 }
@@ -92,7 +105,7 @@ func addSnapshotCreate(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 	dir := c.Arg("dir", "The data directory; without it the server at --url is asked.").ExistingDir()
 	base := c.Flag("url", "The server.").Default("http://127.0.0.1:9095").URL()
 	httpFile := c.Flag("http.config.file", "File with authentication and TLS of the client, in the format of promtool's.").PlaceHolder("FILE").ExistingFile()
-	f := addSnapshotFlags(c, false, stderr)
+	f := addSnapshotFlags(c, false, sends, stderr)
 	configFile := c.Flag("config.file", "Of a data directory: the configuration file, for the resolutions of rollups and the rules of retention.").PlaceHolder("FILE").ExistingFile()
 	c.Action(func(*kingpin.ParseContext) error {
 		switch {
@@ -181,7 +194,7 @@ func printMade(out io.Writer, m *snapshotMade) error {
 
 func addSnapshotList(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 	c := parent.Command("list", "List the snapshots in the storage, the oldest first.")
-	f := addSnapshotFlags(c, true, stderr)
+	f := addSnapshotFlags(c, true, movesNone, stderr)
 	asJSON := c.Flag("json", "As JSON.").Bool()
 	c.Action(func(*kingpin.ParseContext) error {
 		return f.use(nil, func(ctx context.Context, s *snapshot.Store, _ snapshot.Progress) error {
@@ -215,7 +228,7 @@ func addSnapshotList(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 func addSnapshotVerify(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 	c := parent.Command("verify", "Look whether all of a snapshot is there.")
 	id := c.Arg("id", "The snapshot.").Required().String()
-	f := addSnapshotFlags(c, true, stderr)
+	f := addSnapshotFlags(c, true, fetches, stderr)
 	contents := c.Flag("contents", "Read every file and compare its hash.").Bool()
 	deep := c.Flag("deep", "Besides, restore it to a temporary folder and verify the archive as \"varve check data\" does.").Bool()
 	scratch := c.Flag("scratch", "Folder for that.").Default(os.TempDir()).String()
@@ -260,7 +273,7 @@ func addSnapshotRestore(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 	c := parent.Command("restore", "Restore a snapshot, or a part of it, to an empty folder, as a data directory.")
 	id := c.Arg("id", "The snapshot.").Required().String()
 	dir := c.Arg("dir", "The folder; it must be empty or not there.").Required().String()
-	f := addSnapshotFlags(c, true, stderr)
+	f := addSnapshotFlags(c, true, fetches, stderr)
 	match := c.Flag("match", "Only series that a selector matches, repeatable.").PlaceHolder("SELECTOR").Strings()
 	start := c.Flag("start", "Only samples from then on: a Unix time in seconds, or RFC 3339.").PlaceHolder("TIME").String()
 	end := c.Flag("end", "Only samples up to then, inclusive.").PlaceHolder("TIME").String()
@@ -323,7 +336,7 @@ func printAdopted(out io.Writer, adopted archive.Adopted) error {
 
 func addSnapshotPrune(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 	c := parent.Command("prune", "Remove the snapshots that no rule keeps, and the files that no other snapshot needs.")
-	f := addSnapshotFlags(c, true, stderr)
+	f := addSnapshotFlags(c, true, movesNone, stderr)
 	keep := snapshot.Keep{}
 	c.Flag("keep-last", "Keep so many of the newest.").IntVar(&keep.Last)
 	c.Flag("keep-daily", "Keep the newest of each of so many days (UTC).").IntVar(&keep.Daily)
@@ -345,7 +358,7 @@ func addSnapshotPrune(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 func addSnapshotDelete(parent *kingpin.CmdClause, stdout, stderr io.Writer) {
 	c := parent.Command("delete", "Remove snapshots by name, of an archive that is no more for example, and the files that no other snapshot needs.")
 	ids := c.Arg("id", "The snapshots.").Required().Strings()
-	f := addSnapshotFlags(c, true, stderr)
+	f := addSnapshotFlags(c, true, movesNone, stderr)
 	dry := c.Flag("dry-run", "Only tell what would go.").Bool()
 	c.Action(func(*kingpin.ParseContext) error {
 		return f.use(nil, func(ctx context.Context, s *snapshot.Store, _ snapshot.Progress) error {

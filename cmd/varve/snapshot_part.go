@@ -17,6 +17,7 @@ import (
 
 	"varve/archive"
 	"varve/config"
+	"varve/durable"
 	"varve/intake"
 	"varve/intake/direct"
 	"varve/intake/remoteread"
@@ -198,7 +199,7 @@ func (m *partMark) write(what partMarked) error {
 	if _, err := m.file.WriteAt(b, 0); err != nil {
 		return err
 	}
-	return errors.Join(m.file.Sync(), syncFolder(filepath.Dir(m.dir)))
+	return errors.Join(m.file.Sync(), durable.Sync(filepath.Dir(m.dir)))
 }
 
 // publish gives the part its name and removes what it was made of.
@@ -218,7 +219,7 @@ func (m *partMark) publish() error {
 
 // clear removes what was needed; the part has its name.
 func (m *partMark) clear() error {
-	if err := syncFolder(filepath.Dir(m.dir)); err != nil {
+	if err := durable.Sync(filepath.Dir(m.dir)); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(m.whole); err != nil {
@@ -301,13 +302,4 @@ func removeEmpty(dir string) error {
 		return err
 	}
 	return nil
-}
-
-// syncFolder makes the names in a folder durable.
-func syncFolder(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

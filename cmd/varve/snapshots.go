@@ -45,6 +45,8 @@ type snapshots struct {
 	open     func() (*snapshot.Store, objstore.Bucket, error)
 	schedule snapshot.Schedule
 	place    atomic.Pointer[place]
+	// tried is closed after the first attempt to open the place.
+	tried chan struct{}
 
 	life context.Context
 	end  context.CancelFunc
@@ -60,7 +62,7 @@ type place struct {
 
 func (s *server) newSnapshots(a *archive.Archive, c *compacting) (*snapshots, error) {
 	k := s.o.config.Snapshots
-	out := &snapshots{archive: a, compacting: c, dataDir: s.dataDir, log: s.o.logger.With("component", "snapshots")}
+	out := &snapshots{archive: a, compacting: c, dataDir: s.dataDir, log: s.o.logger.With("component", "snapshots"), tried: make(chan struct{})}
 	out.life, out.end = context.WithCancel(context.Background())
 	err := clearCopies(filepath.Join(s.dataDir, localSnapshotsDir), false)
 	if k.ObjstoreConfigFile == "" {
@@ -89,7 +91,7 @@ func (s *server) newSnapshots(a *archive.Archive, c *compacting) (*snapshots, er
 		store, err := snapshot.New(snapshot.Options{
 			Bucket: b, Incarnation: hex.EncodeToString(incarnation[:]), Scratch: filepath.Join(s.dataDir, uploadingDir), HashCache: filepath.Join(s.dataDir, hashesName),
 			Take:   func(ctx context.Context, dir string) (snapshot.Taken, error) { return takeCheckpoint(ctx, a, dir) },
-			Before: out.before, Parallel: k.Parallel, BytesPerSecond: int64(k.MaxUploadRate),
+			Before: out.before, Parallel: k.Parallel, BytesPerSecond: int64(k.MaxUploadRate), CPUShare: k.CPUShare,
 			Logger: out.log, Registerer: s.registry, Version: buildVersion().Version,
 		})
 		if err != nil {
@@ -104,7 +106,7 @@ func (s *server) newSnapshots(a *archive.Archive, c *compacting) (*snapshots, er
 // before has what is due sealed: it doesn't change any more, so that the next snapshot has it already. A copy of what isn't sealed
 // is better than none.
 func (s *snapshots) before(ctx context.Context) error {
-	if _, err := s.compacting.Compact(ctx, api.CompactRequest{Wait: true}); err != nil && ctx.Err() == nil {
+	if err := s.compacting.compactDue(ctx); err != nil && ctx.Err() == nil {
 		s.log.Warn("What is due could not be sealed before the snapshot; it is made all the same.", "err", err)
 	}
 	return ctx.Err()
@@ -182,7 +184,10 @@ func (s *snapshots) run() {
 				_ = bucket.Close() // Nobody is left to be told.
 				return
 			}
-			s.place.Store(&place{store, bucket, err})
+			first := s.place.Swap(&place{store, bucket, err}) == nil
+			if first {
+				close(s.tried)
+			}
 			if err == nil {
 				return
 			}
@@ -233,6 +238,25 @@ func (s *snapshots) store() (*snapshot.Store, error) {
 	}
 }
 
+// openPatience is how long somebody who asks waits for the first attempt to open the place, which is begun at the start.
+const openPatience = 10 * time.Second
+
+// opened is store, once the place was tried.
+func (s *snapshots) opened(ctx context.Context) (*snapshot.Store, error) {
+	if s.open != nil {
+		patience := time.NewTimer(openPatience)
+		defer patience.Stop()
+		select {
+		case <-s.tried:
+		case <-patience.C:
+		case <-s.life.Done():
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return s.store()
+}
+
 // SnapshotStatus implements api.Snapshots.
 func (s *snapshots) SnapshotStatus() any {
 	out := struct {
@@ -253,7 +277,7 @@ func (s *snapshots) SnapshotStatus() any {
 
 // ListSnapshots implements api.Snapshots.
 func (s *snapshots) ListSnapshots(ctx context.Context) (any, error) {
-	store, err := s.store()
+	store, err := s.opened(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -275,7 +299,7 @@ type snapshotMade struct {
 
 // CreateSnapshot implements api.Snapshots. What was begun goes on when the client leaves.
 func (s *snapshots) CreateSnapshot(ctx context.Context, wait bool) (any, error) {
-	store, err := s.store()
+	store, err := s.opened(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -328,7 +352,7 @@ func (s *snapshots) untilStop(ctx context.Context) (context.Context, func()) {
 
 // VerifySnapshot implements api.Snapshots.
 func (s *snapshots) VerifySnapshot(ctx context.Context, id string, contents bool) (any, error) {
-	store, err := s.store()
+	store, err := s.opened(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -340,7 +364,7 @@ func (s *snapshots) VerifySnapshot(ctx context.Context, id string, contents bool
 
 // PruneSnapshots implements api.Snapshots.
 func (s *snapshots) PruneSnapshots(ctx context.Context, dry bool) (any, error) {
-	store, err := s.store()
+	store, err := s.opened(ctx)
 	if err != nil {
 		return nil, err
 	}

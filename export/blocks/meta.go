@@ -166,12 +166,3 @@ func writeSynced(name string, text []byte) (err error) {
 	}
 	return f.Sync()
 }
-
-func syncDir(dir string) (err error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return f.Sync()
-}

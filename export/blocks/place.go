@@ -15,6 +15,8 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/thanos-io/objstore"
+
+	"varve/durable"
 )
 
 // Place is where blocks go to: a Folder or a Bucket.
@@ -141,7 +143,7 @@ func (f *Folder) draft(_ context.Context, id ulid.ULID, identity string) (*draft
 func (f *Folder) keep(_ context.Context, d *draft) error {
 	// Files were flushed when they were closed.
 	for _, dir := range []string{filepath.Join(d.dir, chunksName), d.dir} {
-		if err := syncDir(dir); err != nil {
+		if err := durable.Sync(dir); err != nil {
 			return err
 		}
 	}
@@ -149,7 +151,7 @@ func (f *Folder) keep(_ context.Context, d *draft) error {
 		return err
 	}
 	d.kept = true
-	return syncDir(f.dir)
+	return durable.Sync(f.dir)
 }
 
 // Bucket is object storage, with blocks as Thanos and Mimir keep them. Beside them lies, below varve-exports/, for each

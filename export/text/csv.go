@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
@@ -70,15 +69,7 @@ func (w *writer) csvLong(ctx context.Context) error {
 }
 
 // appendTime appends a time as the options have it.
-func (w *writer) appendTime(b []byte, t int64) []byte {
-	switch w.o.Times {
-	case UnixSeconds:
-		return appendSeconds(b, t)
-	case UnixMillis:
-		return strconv.AppendInt(b, t, 10)
-	}
-	return time.UnixMilli(t).UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z07:00")
-}
+func (w *writer) appendTime(b []byte, t int64) []byte { return AppendTime(b, t, w.o.Times) }
 
 // appendSeconds appends ms as seconds, with a fraction if there is one.
 func appendSeconds(b []byte, millis int64) []byte {
@@ -96,12 +87,4 @@ func appendSeconds(b []byte, millis int64) []byte {
 	return b
 }
 
-// appendField appends a field, in quotes if it has to be.
-func appendField(b []byte, s string) []byte {
-	if !strings.ContainsAny(s, ",\"\r\n") && !strings.HasPrefix(s, " ") && !strings.HasSuffix(s, " ") {
-		return append(b, s...)
-	}
-	b = append(b, '"')
-	b = append(b, strings.ReplaceAll(s, `"`, `""`)...)
-	return append(b, '"')
-}
+func appendField(b []byte, s string) []byte { return AppendField(b, s, ',') }
