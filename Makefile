@@ -6,8 +6,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run deps build install test vet unit gate check fmt fmt-check lint staticcheck vulncheck \
-	bench bench-full bench-forward bench-inputs bench-blocks bench-codec crash forward fuzz peers docs docs-check clean
+.PHONY: help run deps build install deb test vet unit gate ui check fmt fmt-check lint staticcheck vulncheck \
+	bench bench-full bench-forward bench-inputs bench-blocks bench-restore bench-codec crash forward fuzz peers docs docs-check clean
 
 # What the build needs beyond Go. librocksdb-dev brings the compression libraries.
 PACKAGES := gcc g++ librocksdb-dev
@@ -25,7 +25,7 @@ LDFLAGS  := -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION) -X $
 export GOFLAGS += -buildvcs=false
 
 # Packages tested at once. Most tests use a core and a disk, so more than the
-# cores at hand only makes their deadlines tighter.
+# cores at hand only makes their deadlines tighter: three on two cores gained nothing.
 PARALLEL ?= $(shell nproc 2>/dev/null || echo 2)
 
 # Linters are pinned in a module of their own, so that the product's go.mod stays
@@ -66,24 +66,44 @@ build: deps ## Build ./bin/varve.
 	go build -ldflags '$(LDFLAGS)' -o bin/varve ./cmd/varve
 
 PREFIX ?= /usr/local
-install: build ## Install the binary below PREFIX (/usr/local).
+SHARE = $(DESTDIR)$(PREFIX)/share
+install: build ## Install the binary, manual page, completions and unit below PREFIX (/usr/local).
 	install -D -m 0755 bin/varve $(DESTDIR)$(PREFIX)/bin/varve
+	@mkdir -p $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	bin/varve --help-man > $(SHARE)/man/man1/varve.1
+	bin/varve --completion-script-bash > $(SHARE)/bash-completion/completions/varve
+	bin/varve --completion-script-zsh > $(SHARE)/zsh/site-functions/_varve
+	bin/varve --completion-script-fish > $(SHARE)/fish/vendor_completions.d/varve.fish
+	sed 's|/usr/bin/varve|$(PREFIX)/bin/varve|g' packaging/systemd/varve.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/varve.service
+
+deb: build ## Make the Debian package in ./bin. DEB_COMPRESSION=gzip is quicker than xz.
+	./packaging/debian/build bin/varve bin
 
 test: vet unit gate ## Run everything that a change must pass: vet, tests with the race detector, the gates' smoke share.
 
-# Upstream's iterators have a Seek that is not io.Seeker's, which vet takes for a slip.
+# Upstream's iterators have a Seek that is not io.Seeker's, which vet takes for a slip. With -race it needs the packages
+# that the tests need, so that nothing is compiled for it alone.
 vet: deps ## Run go vet.
-	go vet -stdmethods=false ./...
+	go vet -race -stdmethods=false ./...
 
 unit: deps ## Run the tests beside the code, house rules included, with the race detector.
 	go test -race -p $(PARALLEL) -timeout 15m $$(go list ./... | grep -v '/internal/gate')
 
 # The gates drive the built program as a black box: the go command cannot know that
-# it changed, hence -count=1. One at a time, since each loads the machine.
-gate: build ## Run the gates: kill -9, full disk, side by side with Prometheus. GATE_STRICT=1 forbids skips.
-	VARVE_BINARY=$(CURDIR)/bin/varve go test -race -count=1 -p 1 -v -timeout 20m ./internal/gate/... ./benchmarks
+# it changed, hence -count=1. Two at a time, which wait for programs and disks half of the time: first those that are light
+# on the machine, then those that load it. The latter go without the race detector, which would see the harness alone, twice as slow:
+# Varve is another process, and its own tests run with it.
+GATE := VARVE_BINARY=$(CURDIR)/bin/varve go test -count=1 -v -timeout 20m -p 2
+GATES_HEAVY := ./internal/gate/crash ./internal/gate/differential ./internal/gate/disk ./internal/gate/forwarding ./benchmarks
+gate: build ## Run the gates: kill -9, full disk, side by side with Prometheus, the page in a browser. GATE_STRICT=1 forbids skips.
+	$(GATE) -race $$(go list ./internal/gate/... | grep -v -e /crash$$ -e /differential$$ -e /disk$$ -e /forwarding$$)
+	$(GATE) $(GATES_HEAVY)
 
 check: fmt-check vet lint staticcheck docs-check vulncheck ## Run the linters: gofmt, vet, house rules, staticcheck, documents, govulncheck.
+
+ui: ## Check and build the page anew, with Node.js 20 or later: api/ui/dist, which is committed, so that Go alone builds Varve.
+	@command -v npm >/dev/null || { echo "make: there is no 'npm' on the PATH. Install Node.js 20.19 or later, then run this again." >&2; exit 1; }
+	cd api/ui/app && npm ci --no-audit --no-fund && npm run check && npm run build && npm run weigh
 
 fmt: ## Format the Go code.
 	gofmt -w $$(git ls-files -co --exclude-standard '*.go')
@@ -129,6 +149,9 @@ bench-blocks: build ## Run the benchmarks of imported blocks, beside VictoriaMet
 	VARVE_BINARY=$(CURDIR)/bin/varve go run ./benchmarks --peers=varve,victoriametrics --size=$(or $(SIZE),short) $(ARGS) blocks
 	VARVE_BINARY=$(CURDIR)/bin/varve go run ./benchmarks --peers=varve --size=$(or $(SIZE),short) $(ARGS) snapshots
 
+bench-restore: deps ## Make, verify and restore a snapshot of GB (10) gigabytes in a folder of the same disk; takes room for two such archives and a quarter of an hour.
+	VARVE_GB=$(or $(GB),10) go test ./snapshot -run "^$$" -bench "^BenchmarkLarge$$" -benchtime 1x -timeout 2h -v
+
 bench-codec: deps ## Run the codec over recorded exporters six times, beside XOR chunks. Uses benchstat if it is there.
 	go test ./benchmarks/codec -run '^$$' -bench Recorded -count 6 | if command -v benchstat >/dev/null; then benchstat /dev/stdin; else cat; fi
 
@@ -156,8 +179,10 @@ peers: deps ## Build Prometheus 3 and InfluxDB 1.8, that Varve is compared with:
 
 docs: build ## Generate the configuration and flag references from the program.
 	./docs/generate ./bin/varve docs
+	./docs/changelog
 
 docs-check: build ## Fail if the generated references are not what the program says.
+	./docs/changelog --check
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	./docs/generate ./bin/varve "$$dir"; \
 	for page in "$$dir"/*.md; do \

@@ -99,7 +99,7 @@ type Tree struct {
 }
 
 // Load reads the tree at the root of fsys. It leaves out what .gitignore names as
-// a folder at the root, the version control's own folder, binary files, and the
+// a folder at the root, the version control's own folder, packages of npm, binary files, and the
 // inputs that fuzzing and property tests found (their text is a machine's).
 func Load(fsys fs.FS) (*Tree, error) {
 	t := &Tree{Files: map[string]string{}, positions: token.NewFileSet()}
@@ -109,7 +109,7 @@ func Load(fsys fs.FS) (*Tree, error) {
 			return err
 		}
 		if entry.IsDir() {
-			if slices.Contains(skipped, name) || strings.HasSuffix(name, "testdata/fuzz") || strings.HasSuffix(name, "testdata/rapid") {
+			if slices.Contains(skipped, name) || path.Base(name) == "node_modules" || strings.HasSuffix(name, "testdata/fuzz") || strings.HasSuffix(name, "testdata/rapid") {
 				return fs.SkipDir
 			}
 			return nil

@@ -82,7 +82,19 @@ func throughVarve(t *testing.T, prometheus, promtool string, engine bool) {
 	same(t, want, ask(t, varve, begin, end), "the data directory that was at rest")
 	stop(t, varve)
 
-	live := startVarve(t, binary, filepath.Join(dir, "live"))
+	killed := filepath.Join(dir, "killed")
+	runKilled(t, binary, "import", "tsdb", blocks, "--data", killed)
+	run(t, binary, "check", "data", killed)
+	varve = startVarve(t, binary, killed)
+	same(t, want, ask(t, varve, begin, end), "the data directory whose import was killed")
+	stop(t, varve)
+
+	live := startVarve(t, binary, filepath.Join(dir, "live-killed"))
+	runKilled(t, binary, "import", "tsdb", blocks, "--url", live.URL(""), "--state", filepath.Join(dir, "state-killed"))
+	same(t, want, ask(t, live, begin, end), "the server whose import was killed")
+	stop(t, live)
+
+	live = startVarve(t, binary, filepath.Join(dir, "live"))
 	out = run(t, binary, "import", "tsdb", blocks, "--url", live.URL(""), "--state", filepath.Join(dir, "state"))
 	t.Logf("%s", out)
 	same(t, want, ask(t, live, begin, end), "the server that ran")
@@ -160,6 +172,23 @@ func stop(t *testing.T, s *server.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	require.NoError(t, s.Terminate(ctx), "%s", s.Output())
+}
+
+// runKilled runs a program again and again, and kills it later each time, until it ends by itself.
+func runKilled(t *testing.T, program string, args ...string) {
+	t.Helper()
+	for patience := 50 * time.Millisecond; ; patience += patience / 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
+		late := ctx.Err() != nil
+		cancel()
+		if err == nil {
+			t.Logf("%s ended by itself within %s:\n%s", strings.Join(args[:2], " "), patience, out)
+			return
+		}
+		require.True(t, late, "%s: %v\n%s", strings.Join(args, " "), err, out)
+		t.Logf("killed after %s", patience)
+	}
 }
 
 func run(t *testing.T, program string, args ...string) string {

@@ -24,7 +24,7 @@ const (
 
 // defaultCycles is the share of a CI run. No failure in n cycles means that the
 // odds of a failure in one are below 3/n, at 95 %.
-const defaultCycles = 20
+const defaultCycles = 16
 
 func TestMain(m *testing.M) {
 	code := m.Run()
@@ -47,7 +47,7 @@ func TestCrash(t *testing.T) {
 }
 
 // defaultCompactorCycles is the share of a CI run of the cycles that are meant for the compactor.
-const defaultCompactorCycles = 8
+const defaultCompactorCycles = 6
 
 // TestCrashCompactor shows that kill -9 while days are sealed, rolled up, cleaned of deletes and trimmed, and expire,
 // leaves old or new and never both or neither: no sample and no bucket is lost that a rule keeps, and what was

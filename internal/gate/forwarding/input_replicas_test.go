@@ -50,7 +50,10 @@ func TestReplicas(t *testing.T) {
 		p.start()
 		replicas[value] = p
 	}
-	last := func() float64 { return stored(t, v)[len(stored(t, v))-1] }
+	last := func() float64 {
+		values := stored(t, v)
+		return values[len(values)-1]
+	}
 	enough := func(n int) { atLeast(t, v, n) }
 	enough(10)
 	first := last()
