@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run deps build install deb test vet unit gate ui check fmt fmt-check lint staticcheck vulncheck \
+.PHONY: help run deps build install deb test vet unit scripts gate ui check fmt fmt-check lint staticcheck vulncheck \
 	bench bench-full bench-forward bench-inputs bench-blocks bench-restore bench-codec crash forward fuzz peers docs docs-check clean
 
 # What the build needs beyond Go. librocksdb-dev brings the compression libraries.
@@ -79,7 +79,7 @@ install: build ## Install the binary, manual page, completions and unit below PR
 deb: build ## Make the Debian package in ./bin. DEB_COMPRESSION=gzip is quicker than xz.
 	./packaging/debian/build bin/varve bin
 
-test: vet unit gate ## Run everything that a change must pass: vet, tests with the race detector, the gates' smoke share.
+test: vet unit scripts gate ## Run everything that a change must pass: vet, tests with the race detector, the gates' smoke share.
 
 # Upstream's iterators have a Seek that is not io.Seeker's, which vet takes for a slip. With -race it needs the packages
 # that the tests need, so that nothing is compiled for it alone.
@@ -87,7 +87,11 @@ vet: deps ## Run go vet.
 	go vet -race -stdmethods=false ./...
 
 unit: deps ## Run the tests beside the code, house rules included, with the race detector.
-	go test -race -p $(PARALLEL) -timeout 15m $$(go list ./... | grep -v '/internal/gate')
+	go test -race -p $(PARALLEL) -timeout 20m $$(go list ./... | grep -v '/internal/gate')
+
+# The race detector makes these ten times as slow, so that only some files of them run with it.
+scripts: deps ## Run all of upstream's PromQL scripts, without the race detector.
+	go test -p $(PARALLEL) -timeout 20m -run Scripts ./archive ./query
 
 # The gates drive the built program as a black box: the go command cannot know that
 # it changed, hence -count=1. Two at a time, which wait for programs and disks half of the time: first those that are light

@@ -31,12 +31,13 @@ import (
 
 	"varve/api"
 	"varve/api/access"
+	"varve/internal/testkit/leaks"
 	"varve/query"
 )
 
 func TestMain(m *testing.M) {
 	// Upstream's test storage leaves the write loop of its head to the process.
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(leaks.Patient(m))
 }
 
 // filled returns a fixture with two series, an exemplar and metadata.
@@ -311,25 +312,28 @@ func TestAdminAndLifecycleAreOffByDefault(t *testing.T) {
 	require.Contains(t, body, "goroutine")
 }
 
-// blockingStorage lets a query begin and then waits for its end.
+// blockingStorage lets a query begin and then waits for its end, and for going if that isn't nil.
 type blockingStorage struct {
 	api.Storage
-	begun chan struct{}
+	begun, going chan struct{}
 }
 
 func (b *blockingStorage) Querier(mint, maxt int64) (storage.Querier, error) {
 	q, err := b.Storage.Querier(mint, maxt)
-	return &blockingQuerier{q, b.begun}, err
+	return &blockingQuerier{q, b}, err
 }
 
 type blockingQuerier struct {
 	storage.Querier
-	begun chan struct{}
+	b *blockingStorage
 }
 
 func (q *blockingQuerier) Select(ctx context.Context, _ bool, _ *storage.SelectHints, _ ...*labels.Matcher) storage.SeriesSet {
-	q.begun <- struct{}{}
+	q.b.begun <- struct{}{}
 	<-ctx.Done()
+	if q.b.going != nil {
+		<-q.b.going
+	}
 	return storage.ErrSeriesSet(ctx.Err())
 }
 
@@ -342,7 +346,7 @@ func TestRunningQueriesAreListedAndCancelled(t *testing.T) {
 	require.NoError(t, err)
 	f := newFixture(t, func(o *api.Options) {
 		o.EnableAdmin = true
-		o.Storage = &blockingStorage{o.Storage, begun}
+		o.Storage = &blockingStorage{Storage: o.Storage, begun: begun}
 		o.Guard.Set(policy)
 	})
 	answered := make(chan int)
@@ -368,23 +372,29 @@ func TestReadsBesideTheEngineAreBounded(t *testing.T) {
 	// With all slots taken a further reader waits, and is answered 503 at the end
 	// of its time rather than piling up.
 	t.Parallel()
-	begun := make(chan struct{})
+	begun, going := make(chan struct{}), make(chan struct{})
 	f := newFixture(t, func(o *api.Options) {
-		o.Storage = &blockingStorage{o.Storage, begun}
+		o.Storage = &blockingStorage{o.Storage, begun, going}
 		o.Limits.Concurrency = 1
 		o.Limits.Timeout = 50 * time.Millisecond
 	})
 	answered := make(chan int)
-	go func() {
-		code, _ := f.get("/federate?match[]=up")
-		answered <- code
-	}()
-	<-begun
-	code, body := f.get("/api/v1/labels")
-	if code != 200 {
-		require.Equal(t, 503, code)
-		require.Contains(t, body, "waiting to read")
+	for reading := false; !reading; {
+		go func() {
+			code, _ := f.get("/federate?match[]=up")
+			answered <- code
+		}()
+		select {
+		case <-begun:
+			reading = true
+		case code := <-answered:
+			require.Equal(t, 503, code, "its time was over before it began")
+		}
 	}
+	code, body := f.get("/api/v1/labels")
+	require.Equal(t, 503, code)
+	require.Contains(t, body, "waiting to read")
+	close(going)
 	require.Equal(t, 503, <-answered)
 }
 
@@ -517,7 +527,7 @@ func TestRemoteRead(t *testing.T) {
 	u, err := url.Parse(server.URL + "/api/v1/read")
 	require.NoError(t, err)
 	client, err := remote.NewReadClient("test", &remote.ClientConfig{
-		URL: &config_util.URL{URL: u}, Timeout: model.Duration(10 * time.Second), ChunkedReadLimit: 1 << 20,
+		URL: &config_util.URL{URL: u}, Timeout: model.Duration(2 * time.Minute), ChunkedReadLimit: 1 << 20,
 	})
 	require.NoError(t, err)
 	q, err := remote.ToQuery(now.Add(-time.Hour).UnixMilli(), now.UnixMilli(), []*labels.Matcher{

@@ -21,13 +21,13 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/prometheus/prometheus/storage"
-	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/util/teststorage"
 	v1 "github.com/prometheus/prometheus/web/api/v1"
 	"github.com/stretchr/testify/require"
 
 	"varve/api"
 	"varve/api/access"
+	"varve/internal/testkit"
 	"varve/query"
 )
 
@@ -73,13 +73,10 @@ type fixture struct {
 	handler   *api.API
 }
 
-// small makes the database cheap to open.
-func small(o *tsdb.Options) { o.StripeSize, o.MaxExemplars = 64, 100 }
-
 // newFixture returns an API with its options changed by change, which may be nil.
 func newFixture(t testing.TB, change func(*api.Options)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, store: teststorage.New(t, small), catalogue: &catalogue{}}
+	f := &fixture{t: t, store: testkit.Upstream(t), catalogue: &catalogue{}}
 	var err error
 	f.engine, err = query.NewEngine(query.Options{})
 	require.NoError(t, err)

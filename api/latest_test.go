@@ -184,10 +184,10 @@ scrape_configs:
   metrics_path: /latest
   honor_labels: true
   honor_timestamps: true
-  scrape_interval: 1s
+  scrape_interval: 5s
   static_configs: [{targets: [%q]}]
 `, strings.TrimPrefix(web.URL, "http://")))
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	query := p.URL("/api/v1/query?" + url.Values{"query": {"source_value[1h]"}}.Encode())
 	require.NoError(t, server.Wait(ctx, "all series are there", func() (bool, error) {

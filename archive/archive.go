@@ -285,6 +285,7 @@ func Open(dir string, o Options) (*Archive, error) {
 		o: o, dir: dir, db: db, ack: ack, views: newViews(),
 		disk:    diskFloor{dir: dir, bytesMin: o.DiskFloorBytes, shareMin: o.DiskFloorShare, free: freeBytes},
 		started: make(chan struct{}), stop: make(chan struct{}), orders: newSortOrders(), sealLimits: defaultSealLimits, segmentBytesMax: segmentBytesMax,
+		untidy: untidy{waitMax: tidyWaitMax},
 	}
 	a.forgets.start()
 	a.intakes.now.Store(&leasedDay{})

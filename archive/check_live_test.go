@@ -39,7 +39,7 @@ func TestCheckLive(t *testing.T) {
 	scratch := filepath.Join(base, "data", "checking")
 	for range 4 {
 		before := c.progress()
-		require.Eventually(t, func() bool { return c.acked[0].Load() > before[0]+500 }, time.Minute, time.Millisecond)
+		require.Eventually(t, func() bool { return c.acked[0].Load() > before[0]+500 }, 5*time.Minute, time.Millisecond)
 		// What is in the log alone is not part of a progress.
 		require.NoError(t, a.Settle())
 		var told []archive.CheckProgress

@@ -112,7 +112,7 @@ func TestCheckpointUnderWrites(t *testing.T) {
 			working.Go(func() { disturb(ctx, t, a) })
 			for n := range 3 {
 				before := c.progress()
-				require.Eventually(t, func() bool { return c.acked[0].Load() > before[0]+500 }, time.Minute, time.Millisecond, "some between one copy and the next")
+				require.Eventually(t, func() bool { return c.acked[0].Load() > before[0]+500 }, 5*time.Minute, time.Millisecond, "some between one copy and the next")
 				least := c.progress()
 				dir := filepath.Join(base, fmt.Sprint("copy", n))
 				made, err := a.Checkpoint(t.Context(), dir)

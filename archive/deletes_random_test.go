@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -134,14 +133,7 @@ func deleteSeries(t testing.TB, a *archive.Archive, selector string, mint, maxt 
 // TestDeletesAtRandom writes, deletes, undeletes, seals, cleans, restarts and kills at random, in
 // one thread and at every step of each, and compares samples and labels with a model. DELETE_SEED repeats one.
 func TestDeletesAtRandom(t *testing.T) {
-	n := draws(2, 4)
-	seed0 := uint64(time.Now().UnixNano())
-	if s := os.Getenv("DELETE_SEED"); s != "" {
-		seed0, _ = strconv.ParseUint(s, 10, 64)
-		n = 1
-	}
-	for i := range n {
-		seed := seed0 + uint64(i)
+	for _, seed := range seeds(t, "DELETE_SEED", draws(2, 4)) {
 		t.Run(fmt.Sprint("DELETE_SEED=", seed), func(t *testing.T) { deletesAtRandom(t, seed) })
 	}
 }
@@ -486,6 +478,8 @@ func (w *deleteWorld) act() {
 // a delete sees nothing that was acknowledged before the delete began, all that was acknowledged since
 // it returned, and nothing else; and so does a start after a kill.
 func TestDeleteUnderLoad(t *testing.T) {
+	seed := seeds(t, "DELETE_SEED", 1)[0]
+	t.Logf("DELETE_SEED=%d", seed)
 	dir := testkit.MemoryDir(t)
 	o := options()
 	o.MemtableBytes = 64 << 10
@@ -541,7 +535,7 @@ func TestDeleteUnderLoad(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range writers {
 		wg.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(w), uint64(time.Now().UnixNano())))
+			r := rand.New(rand.NewPCG(uint64(w), seed))
 			for v := 1.0; ctx.Err() == nil; v++ {
 				b := &arrival.Batch{}
 				puts := map[[2]int]bool{}
@@ -608,7 +602,7 @@ func TestDeleteUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	r := rand.New(rand.NewPCG(5, uint64(time.Now().UnixNano())))
+	r := rand.New(rand.NewPCG(5, seed))
 	for n := range 16 {
 		selector, hides := drawSelector(r)
 		mint, maxt := drawSpan(r, day0, day0+86400_000)

@@ -3,6 +3,7 @@ package archive
 import (
 	"errors"
 	"strings"
+	"time"
 
 	"varve/archive/format"
 	"varve/rocks"
@@ -107,6 +108,9 @@ func (a *Archive) FilesOf(f format.Family) (names []string) {
 	}
 	return names
 }
+
+// WaitLong makes Tidy wait for readers however long it takes until they are closed.
+func (a *Archive) WaitLong() { a.untidy.waitMax = time.Hour }
 
 // Untidy counts the days that Tidy has yet to look after.
 func (a *Archive) Untidy() int {

@@ -231,8 +231,9 @@ func TestLatestLimits(t *testing.T) {
 	require.NoError(t, a.Latest(context.Background(), select1(`{i=~"[0-4]"}`, `{i=~"[0-4]"}`), nothing))
 	require.NoError(t, a.Latest(context.Background(), nil, nothing))
 	var points []point
+	r := rand.New(rand.NewPCG(1, 500))
 	for i := range 500 {
-		points = append(points, point{series: 0, t: day0 + int64(i)*100, v: rand.Float64()})
+		points = append(points, point{series: 0, t: day0 + int64(i)*100, v: r.Float64()})
 	}
 	write(t, a, points)
 	require.ErrorIs(t, a.Latest(context.Background(), select1(`{i="0"}`), nothing), archive.ErrQueryLimit)

@@ -22,7 +22,7 @@ func TestPromQLScripts(t *testing.T) {
 			}
 			t.Parallel()
 			engine := promqltest.NewTestEngine(t, false, 5*time.Minute, promqltest.DefaultMaxSamplesPerQuery)
-			promqltest.RunBuiltinTestsWithStorage(t, engine, func(tb testing.TB) storage.Storage {
+			promqltest.RunBuiltinTestsWithStorage(testkit.Scripts(t), engine, func(tb testing.TB) storage.Storage {
 				return testkit.NewStorage(tb, stage)
 			})
 		})

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"sort"
 	"strconv"
@@ -29,13 +28,7 @@ import (
 // TestRetentionAtRandom writes, late and on time, seals, rolls up, changes rules, expires, moves the clock, restarts and
 // kills between any two steps at random, and compares samples, buckets and labels with a model. RETENTION_SEED repeats one.
 func TestRetentionAtRandom(t *testing.T) {
-	n, seed0 := draws(2, 4), uint64(time.Now().UnixNano())
-	if s := os.Getenv("RETENTION_SEED"); s != "" {
-		seed0, _ = strconv.ParseUint(s, 10, 64)
-		n = 1
-	}
-	for i := range n {
-		seed := seed0 + uint64(i)
+	for _, seed := range seeds(t, "RETENTION_SEED", draws(2, 4)) {
 		t.Run(fmt.Sprint("RETENTION_SEED=", seed), func(t *testing.T) { retentionAtRandom(t, seed) })
 	}
 }

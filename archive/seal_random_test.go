@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"strconv"
 	"sync"
 	"testing"
@@ -25,6 +24,8 @@ import (
 // ended, sealed on and reclaimed, all at once: a query shows at least what was
 // acknowledged before it began, and what it showed before.
 func TestSealUnderLoad(t *testing.T) {
+	seed := seeds(t, "SEAL_SEED", 1)[0]
+	t.Logf("SEAL_SEED=%d", seed)
 	dir := testkit.MemoryDir(t)
 	o := options()
 	o.MemtableBytes = 64 << 10
@@ -42,7 +43,7 @@ func TestSealUnderLoad(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range 3 {
 		wg.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(w), uint64(time.Now().UnixNano())))
+			r := rand.New(rand.NewPCG(uint64(w), seed))
 			v := 0.0
 			for ctx.Err() == nil {
 				b := &arrival.Batch{}
@@ -81,7 +82,7 @@ func TestSealUnderLoad(t *testing.T) {
 		}
 	})
 	wg.Go(func() {
-		r := rand.New(rand.NewPCG(9, uint64(time.Now().UnixNano())))
+		r := rand.New(rand.NewPCG(9, seed))
 		n := 0
 		for ctx.Err() == nil && n < 40 {
 			k := r.IntN(12)
@@ -105,7 +106,8 @@ func TestSealUnderLoad(t *testing.T) {
 	var queries int
 	for range 2 {
 		wg.Go(func() {
-			for ctx.Err() == nil {
+			// Once at least, even if it comes to run when all is sealed.
+			for more := true; more; more = ctx.Err() == nil {
 				mu.Lock()
 				want := acked
 				mu.Unlock()
@@ -159,14 +161,7 @@ func TestSealUnderLoad(t *testing.T) {
 // every step: full disks, kills, sealings that are ended, queries that stay open. SEAL_SEED
 // repeats one.
 func TestSealAtRandom(t *testing.T) {
-	n := 2
-	seed0 := uint64(time.Now().UnixNano())
-	if s := os.Getenv("SEAL_SEED"); s != "" {
-		seed0, _ = strconv.ParseUint(s, 10, 64)
-		n = 1
-	}
-	for i := range n {
-		seed := seed0 + uint64(i)
+	for _, seed := range seeds(t, "SEAL_SEED", 2) {
 		t.Run(fmt.Sprint("SEAL_SEED=", seed), func(t *testing.T) { sealAtRandom(t, seed) })
 	}
 }

@@ -19,6 +19,8 @@ import (
 type untidy struct {
 	mu         sync.Mutex
 	raw, rolls map[format.Day]time.Time
+	// waitMax is how long Tidy waits for readers, tidyWaitMax but in tests.
+	waitMax time.Duration
 }
 
 // untidyDaysMax bounds the days that Tidy looks after: more are a backfill, in the midst of which nobody copies files.
@@ -74,7 +76,7 @@ func (a *Archive) Tidy(ctx context.Context) error {
 	defer look.Stop()
 	for began := time.Now(); ; {
 		held, err := a.tidyFree()
-		if err != nil || held.IsZero() || time.Since(began) > tidyWaitMax {
+		if err != nil || held.IsZero() || time.Since(began) > a.untidy.waitMax {
 			return err
 		}
 		select {

@@ -70,6 +70,7 @@ func TestTidyWaitsForReaders(t *testing.T) {
 	require.NoError(t, err)
 	defer a.Close()
 	<-a.Started()
+	a.WaitLong()
 	var points []point
 	for at := range 100 {
 		points = append(points, point{1, day0 + int64(at)*60_000, float64(at)})

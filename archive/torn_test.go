@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -83,12 +84,30 @@ func matchEqual(name, value string) *labels.Matcher {
 	return labels.MustNewMatcher(labels.MatchEqual, name, value)
 }
 
-// killed copies the files as a kill would leave them.
+// killed copies the files as a kill would leave them. A copy during which RocksDB made, wrote or dropped files is no image of one moment, so
+// it is taken again.
 func killed(t *testing.T, dir string) string {
 	to := filepath.Join(t.TempDir(), "copy")
-	out, err := exec.Command("cp", "-a", dir, to).CombinedOutput()
-	require.NoError(t, err, string(out))
-	return to
+	for {
+		before := listed(t, dir)
+		out, err := exec.Command("cp", "-a", dir, to).CombinedOutput()
+		if err == nil && listed(t, dir) == before {
+			return to
+		}
+		require.NoError(t, os.RemoveAll(to), string(out))
+	}
+}
+
+// listed are the files of a folder with their sizes. Those that go meanwhile are left out.
+func listed(t *testing.T, dir string) string {
+	var b strings.Builder
+	require.NoError(t, filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+		if err == nil {
+			fmt.Fprintln(&b, path, info.Size())
+		}
+		return nil
+	}))
+	return b.String()
 }
 
 // A kill between two batches of an index flush costs no series its postings.

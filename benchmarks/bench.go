@@ -36,7 +36,7 @@ const (
 	// limit of series a query.
 	hostsPerCluster = 20
 	readyLimit      = 2 * time.Minute
-	stopLimit       = 40 * time.Second
+	stopLimit       = 2 * time.Minute
 	settleLimit     = 20 * time.Second
 	leadRoundsMax   = 40
 )

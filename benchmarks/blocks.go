@@ -119,7 +119,7 @@ func (r *blocksRun) makeBlocks(ctx context.Context) error {
 	}
 	rounds := s.blocksDays * roundsPerDay
 	if r.fleet, err = fleet.New(fleet.Config{
-		Seed: s.seed, Groups: r.exporters.groups(counts, 0), StartMillis: startOfData(time.Now(), rounds).UnixMilli(), StepMillis: stepMillis,
+		Seed: s.seed, Groups: r.exporters.groups(counts, 0), StartMillis: startOfData(r.began, rounds).UnixMilli(), StepMillis: stepMillis,
 		Rounds: rounds, Naming: fleet.Short,
 	}); err != nil {
 		return err

@@ -37,7 +37,7 @@ const (
 	otherRows = 100
 	// countLimit is how long a server may take to show all that it acknowledged. VictoriaMetrics
 	// shows samples after a second or so.
-	countLimit = 30 * time.Second
+	countLimit = 2 * time.Minute
 )
 
 // inputPart is a way in and who has it.

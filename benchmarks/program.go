@@ -78,7 +78,8 @@ func (b *bench) runProgram(ctx context.Context, binary string, arguments ...stri
 func watchPeak(pid int, ended <-chan struct{}, peak chan<- int64) {
 	tick := time.NewTicker(peakEvery)
 	defer tick.Stop()
-	last := int64(0)
+	// At once, too: a short program may be over at the first tick.
+	last, _ := peer.PeakOf(pid)
 	for {
 		select {
 		case <-ended:

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	queryLimit = time.Minute
+	queryLimit = 2 * time.Minute
 	// closeEnough is the relative difference up to which two values are close.
 	closeEnough = 1e-9
 )

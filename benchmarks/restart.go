@@ -23,7 +23,7 @@ const (
 	// usualRounds are the full scrapes whose CPU is the usual one.
 	usualRounds = 2
 	// returnLimit bounds the wait for a server to be back.
-	returnLimit = 90 * time.Second
+	returnLimit = 3 * time.Minute
 )
 
 // restart measures the return from kill -9 for every number of series.

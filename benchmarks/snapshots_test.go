@@ -64,9 +64,17 @@ func TestSnapshotFleet(t *testing.T) {
 // Shows what a program costs and says, that it has a terminal, and that an error tells what it said.
 func TestRunProgram(t *testing.T) {
 	b := &bench{root: t.TempDir()}
-	run, err := b.runProgram(t.Context(), "sh", "-c", "test -t 0 && i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo done")
-	require.NoError(t, err)
-	require.Equal(t, "done\n", run.Output)
+	var run programRun
+	var err error
+	// Its memory is looked at now and then, which on a busy machine may be never before its end.
+	for range 20 {
+		run, err = b.runProgram(t.Context(), "sh", "-c", "test -t 0 && i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo done")
+		require.NoError(t, err)
+		require.Equal(t, "done\n", run.Output)
+		if run.PeakBytes > 0 {
+			break
+		}
+	}
 	require.Positive(t, run.CPUSeconds)
 	require.Positive(t, run.PeakBytes)
 	require.Less(t, run.PeakBytes, int64(50<<20)) // It is not this program's own.

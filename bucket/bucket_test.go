@@ -27,13 +27,13 @@ import (
 	"go.uber.org/goleak"
 
 	"varve/bucket"
+	"varve/internal/testkit/leaks"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// Started by an import of the client of GCS, for as long as the process lives.
-		goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"),
-	)
+	// Started by an import of the client of GCS, for as long as the process lives.
+	ignored := goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start")
+	goleak.VerifyTestMain(leaks.Patient(m, ignored), ignored)
 }
 
 func open(t testing.TB, format string, args ...any) objstore.Bucket {

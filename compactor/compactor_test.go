@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"varve/archive"
@@ -130,7 +131,10 @@ func TestLoop(t *testing.T) {
 	c := compactor.New(a, compactor.Options{
 		Interval: time.Millisecond, Now: w.Now,
 		Done: func(o compactor.Outcome) {
-			require.NoError(t, o.Err)
+			if o.Job.Kind == compactor.Forget && errors.Is(o.Err, context.Canceled) {
+				return // The loop ended while it looked for series to forget, as it does once after a start.
+			}
+			assert.NoError(t, o.Err)
 			sealed <- o.Seal
 		},
 	})

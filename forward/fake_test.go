@@ -23,13 +23,17 @@ import (
 	"varve/archive"
 	"varve/arrival"
 	"varve/forward"
+	"varve/internal/testkit/leaks"
 )
 
 func TestMain(m *testing.M) {
 	zerolog.SetGlobalLevel(zerolog.Disabled) // The proxy has a logger of its own.
 	// The proxy leaves behind what had a connection when a fault was taken away.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
-		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/stream.(*ChanWriter).Write"))
+	left := []goleak.Option{
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/stream.(*ChanWriter).Write"),
+	}
+	goleak.VerifyTestMain(leaks.Patient(m, left...), left...)
 }
 
 // The archive's cursor is what the fake stands for.

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,12 +21,15 @@ import (
 
 	"varve/archive"
 	"varve/forward"
+	gate "varve/internal/gate/server"
 )
 
 // lines is a Sender over HTTP: a line a sample, with the labels, the time and the value.
 type lines struct {
 	client *http.Client
 	url    string
+	// attempts counts requests.
+	attempts *atomic.Int64
 }
 
 func (lines) Prepare(*forward.Target) error { return nil }
@@ -43,6 +47,8 @@ func (l lines) Send(ctx context.Context, b *forward.Batch) (out forward.Outcome,
 	if err != nil {
 		return out, err
 	}
+	r.Header.Set("Batch", b.ID)
+	r.Header.Set("Attempt", strconv.FormatInt(l.attempts.Add(1), 10))
 	answer, err := forward.Do(l.client, r)
 	if err != nil {
 		return out, err
@@ -50,14 +56,31 @@ func (l lines) Send(ctx context.Context, b *forward.Batch) (out forward.Outcome,
 	return out, answer.Err(time.Now())
 }
 
-// receive is the handler of a server that keeps what comes whole in a peer.
-func (p *peer) receive(w http.ResponseWriter, r *http.Request) {
+// receiver is the server of a peer.
+type receiver struct {
+	*peer
+	// heard is the last attempt for each batch, guarded by the peer's mu.
+	heard map[string]int64
+}
+
+// ServeHTTP keeps what comes whole.
+func (p *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return // The connection is gone.
 	}
+	batch := r.Header.Get("Batch")
+	attempt, err := strconv.ParseInt(r.Header.Get("Attempt"), 10, 64)
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if attempt < p.heard[batch] {
+		return // It was given up and sent again before this server, on a busy machine, came to hear it.
+	}
+	p.heard[batch] = attempt
 	for _, line := range strings.Split(strings.TrimSpace(string(body)), "\n") {
 		parts := strings.Split(line, "|")
 		at, err := strconv.ParseInt(parts[1], 10, 64)
@@ -71,11 +94,11 @@ func (p *peer) receive(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// proxied is a proxy before a server, which tests make misbehave.
+// proxied is a proxy before a server, which tests make misbehave. It has an address of our own, so that nobody takes its port while it is down.
 func proxied(t *testing.T, server *httptest.Server) *toxiproxy.Proxy {
 	t.Helper()
 	api := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
-	proxy := toxiproxy.NewProxy(api, "peer", "127.0.0.1:0", server.Listener.Addr().String())
+	proxy := toxiproxy.NewProxy(api, "peer", net.JoinHostPort(gate.Loopback(), "0"), server.Listener.Addr().String())
 	require.NoError(t, proxy.Start())
 	t.Cleanup(proxy.Stop)
 	return proxy
@@ -96,13 +119,13 @@ func TestNetworkFaults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, p := newFakeArchive(), newPeer()
-			server := httptest.NewServer(http.HandlerFunc(p.receive))
+			server := httptest.NewServer(&receiver{p, map[string]int64{}})
 			defer server.Close()
 			proxy := proxied(t, server)
-			client, err := forward.NewClient(config.DefaultHTTPClientConfig, "out", 100*time.Millisecond)
+			client, err := forward.NewClient(config.DefaultHTTPClientConfig, "out", 300*time.Millisecond)
 			require.NoError(t, err)
 			defer client.CloseIdleConnections()
-			sender := lines{client, "http://" + proxy.Listen + "/"}
+			sender := lines{client, "http://" + proxy.Listen + "/", new(atomic.Int64)}
 			o := output(p)
 			o.NewSender = func() (forward.Sender, error) { return sender, nil }
 			o.Shards, o.BatchSamples, o.BatchDelay = 2, 200, time.Millisecond
@@ -153,8 +176,11 @@ func restart(p *toxiproxy.Proxy) error {
 	return p.Start()
 }
 
+// patience bounds the wait for what happens in another goroutine or process, which only something that hangs outlasts.
+const patience = 2 * time.Minute
+
 // eventually waits for something of other goroutines and processes.
 func eventually(t testing.TB, ok func() bool) {
 	t.Helper()
-	require.Eventually(t, ok, 30*time.Second, time.Millisecond)
+	require.Eventually(t, ok, patience, time.Millisecond)
 }

@@ -67,7 +67,7 @@ func TestSecretAddresses(t *testing.T) {
 	}))
 	defer server.Close()
 	do := func(c config.HTTPClientConfig, address string) error {
-		client, err := forward.NewClient(c, "out", time.Second)
+		client, err := forward.NewClient(c, "out", patience)
 		require.NoError(t, err)
 		r, err := http.NewRequest(http.MethodPost, address, strings.NewReader(""))
 		require.NoError(t, err)

@@ -21,9 +21,10 @@ import (
 	"varve/arrival"
 	"varve/ingest"
 	"varve/ingest/ingesttest"
+	"varve/internal/testkit/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
 func newAppendable(sink ingest.Sink, limits ingest.Limits) *ingest.Appendable {
 	return ingest.NewAppendable(sink, limits, ingest.NewMetrics(prometheus.NewRegistry()), "scrape")

@@ -12,6 +12,7 @@ import (
 	"varve/arrival"
 	"varve/ingest"
 	"varve/ingest/ingesttest"
+	"varve/internal/testkit/race"
 )
 
 const benchSeries = 10_000
@@ -83,7 +84,7 @@ func BenchmarkDoor(b *testing.B) {
 // TestDoorAllocates shows that a door with rules allocates nothing for known series,
 // those left out included.
 func TestDoorAllocates(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	for name, sink := range benchDoors(t) {

@@ -24,7 +24,7 @@ func TestScriptsOverArchive(t *testing.T) {
 			c := newComparer(t, false, variant{"3 parts", forced(t, 3, false), as})
 			c.answer = forced(t, 3, true)
 			c.grids = []rangeGrid{{10 * time.Minute, 10 * time.Minute, time.Minute}}
-			promqltest.RunBuiltinTestsWithStorage(t, c, func(tb testing.TB) storage.Storage {
+			promqltest.RunBuiltinTestsWithStorage(testkit.Scripts(t), c, func(tb testing.TB) storage.Storage {
 				return testkit.NewStorage(tb, stage)
 			})
 		})

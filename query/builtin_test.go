@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/promql/promqltest"
+	"github.com/prometheus/prometheus/storage"
+
+	"varve/internal/testkit"
 )
 
 // Upstream's acceptance scripts pass, answered in parts over one thinned view,
@@ -38,7 +41,9 @@ func TestScripts(t *testing.T) {
 					rangeGrid{50 * time.Minute, 51 * time.Minute, 5 * time.Minute},
 					rangeGrid{301 * time.Second, 311 * time.Second, 37 * time.Second})
 			}
-			promqltest.RunBuiltinTests(t, c)
+			promqltest.RunBuiltinTestsWithStorage(testkit.Scripts(t), c, func(tb testing.TB) storage.Storage {
+				return testkit.Upstream(tb, testkit.StartTimestamps)
+			})
 		})
 	}
 }

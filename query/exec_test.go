@@ -293,7 +293,7 @@ func TestRunning(t *testing.T) {
 
 // One engine, many queries at once: slots, cores and the list come back to zero.
 func TestManyQueries(t *testing.T) {
-	o := query.Options{Limits: query.Limits{Concurrency: 3}, Parts: 4}
+	o := query.Options{Limits: query.Limits{Concurrency: 3, QueueWait: time.Hour, Timeout: time.Hour}, Parts: 4}
 	e := newEngine(t, o)
 	store := hour()
 	var wg sync.WaitGroup

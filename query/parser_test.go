@@ -184,7 +184,7 @@ func TestHostileTexts(t *testing.T) {
 			require.NotEqual(t, http.StatusInternalServerError, status, "%.200s", text)
 		}
 		// Far more than the timeouts, since the machine may be busy.
-		require.Less(t, time.Since(begin), 30*time.Second, "%.200s", text)
+		require.Less(t, time.Since(begin), 2*time.Minute, "%.200s", text)
 	}
 	require.Empty(t, e.Running())
 	require.Zero(t, store.queriers.Load())

@@ -11,11 +11,9 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/promqltest"
 	"github.com/prometheus/prometheus/storage"
-	"github.com/prometheus/prometheus/tsdb"
-	"github.com/prometheus/prometheus/tsdb/chunkenc"
-	"github.com/prometheus/prometheus/util/teststorage"
 	"github.com/stretchr/testify/require"
 
+	"varve/internal/testkit"
 	"varve/query"
 )
 
@@ -136,13 +134,11 @@ func TestScriptsOverRollups(t *testing.T) {
 			if !long() {
 				e.every = 5
 			}
-			promqltest.RunBuiltinTestsWithStorage(scriptsBut{t, out}, e, func(t testing.TB) storage.Storage {
-				return teststorage.New(t, func(opt *tsdb.Options) {
-					opt.EnableSTStorage = v.starts
-					if v.starts {
-						opt.FloatChunkEncoding, opt.EnableHistogramSTEncoding = chunkenc.EncXOR2, true
-					}
-				})
+			promqltest.RunBuiltinTestsWithStorage(testkit.Scripts(scriptsBut{t, out}), e, func(t testing.TB) storage.Storage {
+				if v.starts {
+					return testkit.Upstream(t, testkit.StartTimestamps)
+				}
+				return testkit.Upstream(t)
 			})
 			t.Logf("%d answered from rollups exactly, %d from raw samples or nothing, %d refused", e.exact.Load(), e.raw.Load(), e.refused.Load())
 			require.Positive(t, e.exact.Load())

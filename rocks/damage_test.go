@@ -33,7 +33,7 @@ func TestUncleanCopy(t *testing.T) {
 		if n%200 != 199 {
 			continue
 		}
-		require.Eventually(t, func() bool { return db.State().RunningFlushes+db.State().RunningCompactions == 0 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return db.State().RunningFlushes+db.State().RunningCompactions == 0 }, patience, time.Millisecond)
 		copied := open(t, copyFolder(t, dir), o)
 		require.Equal(t, db.SequenceNumber(), copied.SequenceNumber())
 		require.Equal(t, text(t, db, journal, rocks.IterOptions{}), text(t, copied, journal, rocks.IterOptions{}))
@@ -275,7 +275,7 @@ func TestDiskFull(t *testing.T) {
 	db = open(t, data, options())
 	requireRows()
 	require.NoError(t, os.Remove(ballast))
-	require.Eventually(t, func() bool { return add() == nil }, 30*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return add() == nil }, patience, 50*time.Millisecond)
 	requireRows()
 	require.NoError(t, db.Close())
 	db = open(t, data, options())

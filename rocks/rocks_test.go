@@ -6,21 +6,34 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"varve/internal/testkit/leaks"
 	"varve/rocks"
 )
 
 func TestMain(m *testing.M) {
-	// Every step of a random test may fsync; -rapid.checks still overrides.
-	if err := flag.Set("rapid.checks", "8"); err != nil {
-		panic(err)
+	// Every step of a random test may fsync; -rapid.checks still overrides. It draws the same whenever CI runs, and something else each time with
+	// VARVE_LONG=1 or -rapid.seed.
+	set := map[string]string{"rapid.checks": "8"}
+	if os.Getenv("VARVE_LONG") == "" {
+		set["rapid.seed"] = "1"
 	}
-	goleak.VerifyTestMain(m)
+	for name, value := range set {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
+	}
+	goleak.VerifyTestMain(leaks.Patient(m))
 }
+
+// patience bounds the wait for what RocksDB does beside: it ends long before unless it never does.
+const patience = 2 * time.Minute
 
 const (
 	meta rocks.Family = iota
@@ -95,12 +108,33 @@ func get(t testing.TB, db *rocks.DB, f rocks.Family, key string) (string, bool) 
 }
 
 // copyFolder copies the files as they are now, as a crash of the machine with an
-// intact disk would leave them.
+// intact disk would leave them. A copy during which RocksDB made, wrote or dropped files
+// is no image of one moment, so it is taken again.
 func copyFolder(t testing.TB, from string) string {
 	t.Helper()
-	to := t.TempDir()
-	require.NoError(t, os.CopyFS(filepath.Join(to, "db"), os.DirFS(from)))
-	return filepath.Join(to, "db")
+	to := filepath.Join(t.TempDir(), "db")
+	for {
+		before := listing(t, from)
+		err := os.CopyFS(to, os.DirFS(from))
+		if err == nil && listing(t, from) == before {
+			return to
+		}
+		require.NoError(t, os.RemoveAll(to))
+	}
+}
+
+// listing is the names and sizes of the files of a folder. Those that go meanwhile are left out.
+func listing(t testing.TB, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var b strings.Builder
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil {
+			fmt.Fprintln(&b, entry.Name(), info.Size())
+		}
+	}
+	return b.String()
 }
 
 // logs are the paths of the write-ahead logs, oldest first.

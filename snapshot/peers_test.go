@@ -2,6 +2,7 @@ package snapshot_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -22,71 +23,70 @@ import (
 	"varve/internal/gate/server"
 )
 
-// freePort returns a port that nothing listens on.
-func freePort(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	return port
-}
-
-// serve starts a program and waits until its port answers.
-func serve(t testing.TB, port string, env []string, program string, args ...string) {
+// serve starts a program at an address and waits until it answers.
+func serve(t testing.TB, address string, env []string, program string, args ...string) {
 	t.Helper()
-	var out bytes.Buffer
-	c := exec.Command(program, args...)
-	c.Env, c.Stdout, c.Stderr = append(os.Environ(), env...), &out, &out
-	require.NoError(t, c.Start())
+	s, err := server.Start(server.Options{Binary: program, Address: address, Env: env, Args: args})
+	require.NoError(t, err)
 	t.Cleanup(func() {
-		_ = c.Process.Kill()
-		_ = c.Wait()
+		s.Kill()
 		if t.Failed() {
-			t.Logf("%s: %s", program, out.String())
+			t.Logf("%s: %s", program, s.Output())
 		}
 	})
-	require.Eventually(t, func() bool {
-		conn, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
-		return err == nil && conn.Close() == nil
-	}, time.Minute, 50*time.Millisecond, program)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	require.NoError(t, s.WaitListening(ctx))
+}
+
+// place is where a program may listen.
+func place(t testing.TB) (address, host, port string) {
+	t.Helper()
+	address, err := server.FreeAddress()
+	require.NoError(t, err)
+	host, port, err = net.SplitHostPort(address)
+	require.NoError(t, err)
+	return address, host, port
 }
 
 // All of it in a real S3 server that keeps objects as files, over plain HTTP with signatures between the bytes, with parts.
 func TestVersityGateway(t *testing.T) {
-	program, port, dir := server.Peer(t, "versitygw-"), freePort(t), t.TempDir()
+	program, dir := server.Peer(t, "versitygw-"), t.TempDir()
+	address, _, _ := place(t)
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "bkt"), 0o700))
-	serve(t, port, []string{"ROOT_ACCESS_KEY=testkey", "ROOT_SECRET_KEY=testsecret123"}, program, "--port", "127.0.0.1:"+port, "posix", dir)
+	serve(t, address, []string{"ROOT_ACCESS_KEY=testkey", "ROOT_SECRET_KEY=testsecret123"}, program, "--port", address, "posix", dir)
 	src := newSource(t, 1)
 	src.write("db/000000.sst", 40<<20)
-	o := src.options(openBucket(t, "type: S3\nprefix: p\nconfig: {bucket: bkt, endpoint: '127.0.0.1:%s', access_key: testkey, secret_key: testsecret123, insecure: true, region: us-east-1}", port))
+	o := src.options(openBucket(t, "type: S3\nprefix: p\nconfig: {bucket: bkt, endpoint: '%s', access_key: testkey, secret_key: testsecret123, insecure: true, region: us-east-1}", address))
 	o.Settle = -1
 	wholeLife(t, o, src)
 }
 
 // All of it in Azure's emulator.
 func TestAzurite(t *testing.T) {
-	program, port := server.Peer(t, "azurite-"), freePort(t)
+	program := server.Peer(t, "azurite-")
+	address, host, port := place(t)
 	if _, err := exec.LookPath("node"); err != nil {
 		server.Lacking(t, "no node to run Azurite with: %v", err)
 	}
-	serve(t, port, nil, program, "--blobPort", port, "--location", t.TempDir(), "--skipApiVersionCheck", "--silent")
+	serve(t, address, nil, program, "--blobHost", host, "--blobPort", port, "--location", t.TempDir(), "--skipApiVersionCheck", "--silent")
 	// The emulator's account and key are the same everywhere and in its documentation.
 	const account, key = "devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 	src := newSource(t, 1)
 	src.write("db/000000.sst", 40<<20)
-	o := src.options(openBucket(t, "type: AZURE\nprefix: p\nconfig: {storage_account: %s, container: bkt, storage_connection_string: 'DefaultEndpointsProtocol=http;AccountName=%s;AccountKey=%s;BlobEndpoint=http://127.0.0.1:%s/%s;'}",
-		account, account, key, port, account))
+	o := src.options(openBucket(t, "type: AZURE\nprefix: p\nconfig: {storage_account: %s, container: bkt, storage_connection_string: 'DefaultEndpointsProtocol=http;AccountName=%s;AccountKey=%s;BlobEndpoint=http://%s/%s;'}",
+		account, account, key, address, account))
 	o.Settle = -1
 	wholeLife(t, o, src)
 }
 
 // All of it in an emulator of Google's storage.
 func TestFakeGCS(t *testing.T) {
-	program, port := server.Peer(t, "fake-gcs-server-"), freePort(t)
-	serve(t, port, nil, program, "-scheme", "http", "-host", "127.0.0.1", "-port", port, "-backend", "memory", "-public-host", "127.0.0.1:"+port, "-log-level", "error")
-	t.Setenv("STORAGE_EMULATOR_HOST", "127.0.0.1:"+port)
-	made, err := http.Post("http://127.0.0.1:"+port+"/storage/v1/b?project=p", "application/json", bytes.NewReader([]byte(`{"name":"bkt"}`)))
+	program := server.Peer(t, "fake-gcs-server-")
+	address, host, port := place(t)
+	serve(t, address, nil, program, "-scheme", "http", "-host", host, "-port", port, "-backend", "memory", "-public-host", address, "-log-level", "error")
+	t.Setenv("STORAGE_EMULATOR_HOST", address)
+	made, err := http.Post("http://"+address+"/storage/v1/b?project=p", "application/json", bytes.NewReader([]byte(`{"name":"bkt"}`)))
 	require.NoError(t, err)
 	require.NoError(t, made.Body.Close())
 	require.Equal(t, http.StatusOK, made.StatusCode)

@@ -128,14 +128,15 @@ func TestXORIsUpstreams(t *testing.T) {
 func TestXORLongChunk(t *testing.T) {
 	const n = 65534
 	times, values := make([]int64, n), make([]uint64, n)
+	r := rand.New(rand.NewPCG(1, 65534))
 	for i := range times {
 		times[i] = int64(i) * 15000
 	}
 	for _, random := range []bool{false, true} {
 		for i := range values {
 			if random {
-				values[i] = rand.Uint64()
-				times[i] = times[max(i, 1)-1] + 1 + rand.Int64N(1<<40)
+				values[i] = r.Uint64()
+				times[i] = times[max(i, 1)-1] + 1 + r.Int64N(1<<40)
 			}
 		}
 		data := chunk.AppendXOR(nil, times, values)

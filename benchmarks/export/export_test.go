@@ -26,9 +26,10 @@ import (
 	"varve/benchmarks/fleet"
 	"varve/benchmarks/peer"
 	"varve/benchmarks/recording"
+	"varve/internal/testkit/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
 // newFleet is two targets with a counter and a gauge that ends.
 func newFleet(t *testing.T) *fleet.Fleet {

@@ -174,14 +174,20 @@ func (r *run) loop(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if r.options.For > 0 && now.Sub(r.started) > r.options.For {
-			r.stopped = true
-		}
-		select {
-		case <-r.options.Until:
-			r.stopped = true
-		default:
-		}
+		r.stopped = r.stopped || r.isOver(now)
+	}
+}
+
+// isOver tells that a run of bounded time ends: with one request at least, however late the machine comes to send it.
+func (r *run) isOver(now time.Time) bool {
+	if r.sent == 0 {
+		return false
+	}
+	select {
+	case <-r.options.Until:
+		return true
+	default:
+		return r.options.For > 0 && now.Sub(r.started) > r.options.For
 	}
 }
 

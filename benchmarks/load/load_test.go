@@ -16,9 +16,10 @@ import (
 
 	"varve/benchmarks/load"
 	"varve/benchmarks/wire"
+	"varve/internal/testkit/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
 // frames makes lanes of random-looking bodies of the given size.
 func frames(lanes, count, size int) [][]wire.Frame {

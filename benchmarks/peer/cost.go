@@ -143,7 +143,7 @@ const metricsBytesMax = 16 << 20
 // labels, and by name with labels as they are written. Values that are not finite
 // are left out.
 func (s *Server) Metrics(ctx context.Context) (map[string]float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Address+"/metrics", nil)
 	if err != nil {

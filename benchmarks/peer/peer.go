@@ -141,7 +141,7 @@ var versionPattern = regexp.MustCompile(`\d+\.\d+[\w.+~-]*`)
 // Version is the version of the program, and the text it came from, which may
 // hold more; both are empty if it cannot be found out.
 func (s Spec) Version(ctx context.Context) (version, text string) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, s.Binary, "--version")
 	switch {
@@ -241,7 +241,7 @@ func Start(spec Spec, dataDir string) (*Server, error) {
 func (s *Server) WaitReady(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	client := &http.Client{Timeout: 2 * time.Second}
+	client := &http.Client{Timeout: 10 * time.Second}
 	defer client.CloseIdleConnections()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

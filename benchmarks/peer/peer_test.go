@@ -41,7 +41,7 @@ func TestServerLifecycle(t *testing.T) {
 	cost, err := server.Cost()
 	require.NoError(t, err)
 	require.Positive(t, cost.RSSBytes)
-	require.NoError(t, server.Stop(10*time.Second))
+	require.NoError(t, server.Stop(time.Minute))
 	_, err = server.Cost()
 	require.Error(t, err)
 

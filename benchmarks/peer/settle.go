@@ -32,7 +32,7 @@ type Tidying struct {
 	EndMillis int64
 	// Labels are of a series that the server has, as label fields of remote write 1.0.
 	Labels []byte
-	// Limit bounds each of the waits.
+	// Limit bounds the wait for a quiet server, and four times as long all of it.
 	Limit time.Duration
 	// Quiet is how long the size of the data directory must stay as it is, and the
 	// server idle, before it counts as settled.
@@ -53,7 +53,7 @@ type Tidying struct {
 // Then, for all: no growth or shrinking and less than 5 % of a core for a while. It
 // says in words what the server did not do.
 func (s *Server) Tidy(ctx context.Context, t Tidying) (remark string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*t.Limit)
+	ctx, cancel := context.WithTimeout(ctx, 4*t.Limit)
 	defer cancel()
 	switch s.Spec.Kind {
 	case Varve:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -71,7 +72,8 @@ func Record(ctx context.Context, plan Plan) error {
 }
 
 // record scrapes one target. Ticks that a slow answer overran are left out, as a
-// scraper leaves them out.
+// scraper leaves them out, and those within the millisecond of the scrape before: a reader
+// refuses two scrapes of one time.
 func record(ctx context.Context, plan Plan, target Target, w *Writer) error {
 	client := &http.Client{Timeout: max(plan.Interval, 10*time.Second)}
 	defer client.CloseIdleConnections()
@@ -79,6 +81,7 @@ func record(ctx context.Context, plan Plan, target Target, w *Writer) error {
 	defer tick.Stop()
 	var body bytes.Buffer
 	failures, failed := 0, 0
+	last := int64(math.MinInt64)
 	for done := 0; done < plan.Scrapes; {
 		select {
 		case <-ctx.Done():
@@ -86,6 +89,9 @@ func record(ctx context.Context, plan Plan, target Target, w *Writer) error {
 		case <-tick.C:
 		}
 		began := time.Now()
+		if began.UnixMilli() <= last {
+			continue
+		}
 		err := fetch(ctx, client, target.URL, &body)
 		if err != nil {
 			failed++
@@ -98,6 +104,7 @@ func record(ctx context.Context, plan Plan, target Target, w *Writer) error {
 		if err := w.Append(Scrape{Millis: began.UnixMilli(), Text: body.Bytes()}); err != nil {
 			return fmt.Errorf("record %s: %w", target.Name, err)
 		}
+		last = began.UnixMilli()
 		if done++; plan.Progress != nil {
 			plan.Progress(target.Name, done, failed)
 		}

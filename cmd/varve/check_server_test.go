@@ -25,11 +25,11 @@ func TestCheckServer(t *testing.T) {
 	defer peer.Close()
 	defer close(stuck)
 
-	code, stdout, stderr := invoke(t, "check", "server", peer.URL+"/prefix/", "--alive")
+	code, stdout, stderr := invoke(t, "check", "server", peer.URL+"/prefix/", "--alive", "--timeout=3m")
 	require.Zero(t, code, stderr)
 	require.Equal(t, "Varve is healthy.\n", stdout)
 
-	code, stdout, stderr = invoke(t, "check", "server", peer.URL+"/prefix")
+	code, stdout, stderr = invoke(t, "check", "server", peer.URL+"/prefix", "--timeout=3m")
 	require.Equal(t, 1, code)
 	require.Empty(t, stdout)
 	require.Contains(t, stderr, `answers 503: "Varve is starting."`)
@@ -38,7 +38,7 @@ func TestCheckServer(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "did not answer within")
 
-	code, _, stderr = invoke(t, "check", "server", "http://127.0.0.1:1")
+	code, _, stderr = invoke(t, "check", "server", "http://127.0.0.1:1", "--timeout=3m")
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "give the URL that it listens on")
 }

@@ -39,7 +39,7 @@ func TestCheckingCloses(t *testing.T) {
 				}
 			})
 		}
-		require.Eventually(t, func() bool { return c.CheckStatus() != nil }, time.Minute, time.Millisecond)
+		require.Eventually(t, func() bool { return c.CheckStatus() != nil }, patience, time.Millisecond)
 		c.close()
 		status := c.CheckStatus()
 		require.NotNil(t, status.Finished)

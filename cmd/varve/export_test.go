@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -102,7 +101,7 @@ func exportStarted(t *testing.T, o gate.Options) *gate.Server {
 	require.NoError(t, err)
 	t.Cleanup(s.Kill)
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, s.WaitReady(ctx), s.Output())
 	return s
@@ -125,12 +124,23 @@ func TestExportToVictoria(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, r.Body.Close())
 	require.Equal(t, http.StatusNoContent, r.StatusCode)
-	_, _, err = gate.Get(t.Context(), victoria.URL("/internal/force_flush"))
-	require.NoError(t, err)
-	_, got, err := gate.Get(t.Context(), victoria.URL("/api/v1/export?match[]={__name__!=%22%22}&start=0"))
-	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var got []byte
+	// What it has taken can be found a moment later.
+	require.NoError(t, gate.Wait(ctx, "all is there", func() (bool, error) {
+		if _, _, err := gate.Get(ctx, victoria.URL("/internal/force_flush")); err != nil {
+			return false, err
+		}
+		_, got, err = gate.Get(ctx, victoria.URL("/api/v1/export?match[]={__name__!=%22%22}&start=0"))
+		return len(exportPoints(t, string(got))) >= exportedPoints, err
+	}))
+	require.Len(t, exportPoints(t, want), exportedPoints)
 	require.Equal(t, exportPoints(t, want), exportPoints(t, string(got)))
 }
+
+// exportedPoints is how many finite samples exportedData has.
+const exportedPoints = 2 * 36 * 60
 
 // exportPoints are the samples of lines, in an order that doesn't depend on the writer.
 func exportPoints(t *testing.T, text string) []string {
@@ -150,7 +160,6 @@ func exportPoints(t *testing.T, text string) []string {
 		}
 	}
 	slices.Sort(points)
-	require.Len(t, points, 2*36*60)
 	return points
 }
 

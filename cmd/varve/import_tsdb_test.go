@@ -76,8 +76,9 @@ func blockSampleOf(i int, at int64) chunks.Sample {
 // TestImportTSDB shows that blocks go into a running server whole and are proved equal, that a rerun finds them done or there already, that a live
 // server's samples go by remote read into a data directory that no server runs on, and that this is a sound archive.
 func TestImportTSDB(t *testing.T) {
-	p := start(t, t.TempDir(), "--web.enable-admin-api")
+	// Before the server, which writes samples of its own into the day on which it runs.
 	from := time.Now().UTC().Truncate(24 * time.Hour).Add(-60 * time.Hour)
+	p := start(t, t.TempDir(), "--web.enable-admin-api")
 	dir, samples := makeBlocks(t, from, 48*time.Hour)
 	code, stdout, stderr := invoke(t, "import", "tsdb", dir, "--url="+p.base)
 	require.Zero(t, code, stdout+stderr)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,7 +19,7 @@ func listenAsManager(t *testing.T, name string) func() string {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
 	return func() string {
-		require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
 		buffer := make([]byte, 4096)
 		n, err := conn.Read(buffer)
 		require.NoError(t, err)
@@ -30,7 +31,7 @@ func TestNotifyManager(t *testing.T) {
 	// A manager gets the state and one line of text, by a socket with a path and by one
 	// without. Without a manager nothing happens, and one that is gone is an error that names it.
 	path := filepath.Join(t.TempDir(), "notify")
-	for _, name := range []string{path, "@varve-notify-test-" + filepath.Base(t.TempDir())} {
+	for _, name := range []string{path, fmt.Sprint("@varve-notify-test-", os.Getpid())} {
 		read := listenAsManager(t, name)
 		t.Setenv(notifySocketEnv, name)
 		require.NoError(t, notifyManager(notifyReady, "Serving.\nWATCHDOG=1"))

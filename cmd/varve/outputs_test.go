@@ -60,7 +60,7 @@ func TestOutputs(t *testing.T) {
 	// next is what next arrives of m or other.
 	next := func() string {
 		t.Helper()
-		for deadline := time.After(time.Minute); ; {
+		for deadline := time.After(patience); ; {
 			select {
 			case ts := <-arrived:
 				labels := map[string]string{}
@@ -107,7 +107,11 @@ func TestOutputs(t *testing.T) {
 
 	outputs(live + old)
 	post("/-/reload", 200)
-	require.Equal(t, "m old 2 3", next())
+	before := next()
+	if before == "m old 2" { // They were read in two turns, and the first was sent by itself.
+		before += strings.TrimPrefix(next(), "m old")
+	}
+	require.Equal(t, "m old 2 3", before)
 	code, body = p.call(http.MethodGet, "/api/v1/status/outputs", nil)
 	require.Equal(t, 200, code)
 	var status struct {

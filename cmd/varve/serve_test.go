@@ -72,10 +72,13 @@ func start(t *testing.T, dir string, args ...string) *process {
 	return p
 }
 
+// patience bounds the wait for what another process does, or several in turn. Only something that hangs outlasts it.
+const patience = 3 * time.Minute
+
 // awaitLine returns the next line of the log that contains text.
 func (p *process) awaitLine(text string) string {
 	p.t.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(patience)
 	for {
 		select {
 		case line, ok := <-p.lines:
@@ -202,8 +205,8 @@ func TestWhatWasWrittenIsThereAfterRestarts(t *testing.T) {
 }
 
 func TestStorageStatus(t *testing.T) {
-	// The widest metric and its series are told of, in Prometheus' fields and ours.
-	p := start(t, t.TempDir())
+	// The widest metric and its series are told of, in Prometheus' fields and ours. The server's own, of which some are wider, stay out.
+	p := start(t, t.TempDir(), "--config.file="+writeFile(t, "varve.yaml", "self_scrape: {enabled: false}\n"))
 	for i := range 3 {
 		p.write("wide", time.Now().Add(-time.Duration(i)*time.Second), 1)
 	}
@@ -219,23 +222,25 @@ func TestItScrapesItself(t *testing.T) {
 	// Without any configuration the server's own metrics are there to look at, as
 	// the job varve, and switching it off by a reload ends them.
 	p := start(t, t.TempDir())
-	require.Eventually(t, func() bool { return p.value(`up{job="varve"}`, time.Now()) == "1" }, time.Minute, 100*time.Millisecond)
-	require.NotEmpty(t, p.value(`varve_build_info{job="varve"}`, time.Now()))
-	code, body := p.call(http.MethodGet, "/api/v1/targets", nil)
-	require.Equal(t, 200, code)
-	require.Contains(t, body, `"health":"up"`)
+	require.Eventually(t, func() bool { return p.value(`up{job="varve"}`, time.Now()) == "1" }, patience, 100*time.Millisecond)
+	// Between two questions there may be a scrape that the machine was too slow for.
+	require.Eventually(t, func() bool { return p.value(`varve_build_info{job="varve"}`, time.Now()) == "1" }, patience, 100*time.Millisecond)
+	require.Eventually(t, func() bool {
+		code, body := p.call(http.MethodGet, "/api/v1/targets", nil)
+		return code == 200 && strings.Contains(body, `"health":"up"`)
+	}, patience, 100*time.Millisecond)
 	p.terminate()
 
 	conf := writeFile(t, "varve.yaml", "self_scrape: {interval: 1s}\n")
 	p = start(t, t.TempDir(), "--config.file="+conf)
-	require.Eventually(t, func() bool { return p.value(`up{job="varve"}`, time.Now()) == "1" }, time.Minute, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return p.value(`up{job="varve"}`, time.Now()) == "1" }, patience, 100*time.Millisecond)
 	require.NoError(t, os.WriteFile(conf, []byte("self_scrape: {enabled: false}\n"), 0o600))
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
 	p.awaitLine("was read again")
 	require.Eventually(t, func() bool {
 		_, body := p.call(http.MethodGet, "/api/v1/targets", nil)
 		return strings.Contains(body, `"activeTargets":[]`)
-	}, time.Minute, 100*time.Millisecond)
+	}, patience, 100*time.Millisecond)
 	p.terminate()
 }
 

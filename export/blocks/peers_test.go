@@ -194,7 +194,7 @@ func startReady(t testing.TB, binary, ready string, args func(address string) []
 	require.NoError(t, err)
 	t.Cleanup(p.Kill)
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	require.NoError(t, p.WaitReady(ctx), p.Output())
 	return p

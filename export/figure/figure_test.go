@@ -21,10 +21,11 @@ import (
 	"gonum.org/v1/plot"
 
 	"varve/export/result"
+	"varve/internal/testkit/leaks"
 )
 
 // TestMain looks for goroutines that a test left behind.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
 const start = int64(1_700_006_400_000)
 

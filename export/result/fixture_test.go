@@ -9,15 +9,16 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
-	"github.com/prometheus/prometheus/util/teststorage"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"varve/internal/testkit"
+	"varve/internal/testkit/leaks"
 )
 
 // TestMain looks for goroutines that a test left behind.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
 // start is where the data of tests begin, one sample every ten seconds.
 const (
@@ -35,7 +36,7 @@ var hostile = []string{
 
 // newEngine is an upstream engine over an upstream database with series that come, go, have gaps and all kinds of values.
 func newEngine(t testing.TB) *Engine {
-	s := teststorage.New(t, func(o *tsdb.Options) { o.StripeSize = 64 })
+	s := testkit.Upstream(t)
 	app := s.Appender(t.Context())
 	add := func(at int64, v float64, pairs ...string) {
 		_, err := app.Append(0, labels.FromStrings(pairs...), start+at*interval, v)
@@ -68,7 +69,7 @@ func newEngine(t testing.TB) *Engine {
 		}
 	}
 	require.NoError(t, app.Commit())
-	e := promql.NewEngine(promql.EngineOpts{MaxSamples: 1_000_000, Timeout: time.Minute, LookbackDelta: 15 * time.Second, EnableAtModifier: true, EnableNegativeOffset: true, Parser: anyParser})
+	e := promql.NewEngine(promql.EngineOpts{MaxSamples: 1_000_000, Timeout: time.Hour, LookbackDelta: 15 * time.Second, EnableAtModifier: true, EnableNegativeOffset: true, Parser: anyParser})
 	return &Engine{Engine: e, Storage: s}
 }
 

@@ -26,9 +26,10 @@ import (
 	"varve/forward"
 	"varve/forward/ccms"
 	"varve/forward/lineprotocol"
+	"varve/internal/testkit/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
 // start is when the samples of tests begin, in Unix ms.
 const start = 1_700_000_000_000

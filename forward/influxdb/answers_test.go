@@ -26,6 +26,7 @@ import (
 	"varve/forward"
 	"varve/forward/influxdb"
 	"varve/forward/lineprotocol"
+	"varve/internal/gate/server"
 )
 
 func formatted(v any) string { return fmt.Sprint(v) }
@@ -378,7 +379,8 @@ func TestNewRefuses(t *testing.T) {
 
 // Datagrams to a port where nobody listens are worth a retry, once the host has said so.
 func TestUDPNobodyListens(t *testing.T) {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	// On an address of our own, where nobody else comes to listen.
+	conn, err := net.ListenPacket("udp", net.JoinHostPort(server.Loopback(), "0"))
 	require.NoError(t, err)
 	require.NoError(t, conn.Close())
 	s := newSender(t, influxdb.Options{Protocol: influxdb.UDP, URL: "udp://" + conn.LocalAddr().String()})
@@ -387,7 +389,7 @@ func TestUDPNobodyListens(t *testing.T) {
 		_, err := s.Send(t.Context(), b)
 		var retry *forward.Retry
 		return errors.As(err, &retry)
-	}, 10*time.Second, time.Millisecond)
+	}, patience, time.Millisecond)
 }
 
 // A batch of 10 000 samples over loopback, to a target that reads it and answers.

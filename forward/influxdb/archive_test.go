@@ -82,7 +82,7 @@ func archiveToInfluxd(t *testing.T, influx *peers.InfluxDB, o influxdb.Options, 
 	testkit.Forward(t, a, out, func() { write(20) })
 	want := wanted(testkit.ReadBatch(t, a))
 	var got map[string][]sample
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	// What comes by UDP is stored a moment after it was sent. What the host had no room for is sent again as a new output would.
 	times := 0

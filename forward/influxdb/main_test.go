@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"testing"
+	"time"
 
 	"github.com/prometheus/common/config"
 	"github.com/prometheus/prometheus/model/labels"
@@ -14,9 +15,13 @@ import (
 	"varve/forward"
 	"varve/forward/influxdb"
 	"varve/internal/gate/peers"
+	"varve/internal/testkit/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
+
+// patience bounds the wait for what happens in another goroutine or process, which only something that hangs outlasts.
+const patience = 2 * time.Minute
 
 // start is when the samples of tests begin, in Unix ms.
 const start = 1_700_000_000_000
@@ -24,7 +29,7 @@ const start = 1_700_000_000_000
 // newSender returns a sender, closed with the test.
 func newSender(t testing.TB, o influxdb.Options) *influxdb.Sender {
 	t.Helper()
-	o.Name, o.HTTP = "test", config.DefaultHTTPClientConfig
+	o.Name, o.HTTP, o.Timeout = "test", config.DefaultHTTPClientConfig, patience
 	s, err := influxdb.New(o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })

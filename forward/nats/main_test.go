@@ -3,6 +3,7 @@ package nats_test
 import (
 	"context"
 	"math"
+	"os"
 	"testing"
 	"time"
 
@@ -20,13 +21,19 @@ import (
 
 	"varve/forward"
 	"varve/forward/nats"
+	"varve/internal/gate/server"
+	"varve/internal/testkit/leaks"
 	"varve/natsconn"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
-// patience bounds the wait for what happens in another goroutine or process.
-const patience = 30 * time.Second
+const (
+	// patience bounds the wait for what happens in another goroutine or process, which only something that hangs outlasts.
+	patience = 2 * time.Minute
+	// ackTimeout is for servers that answer, however slow the machine is.
+	ackTimeout = 30 * time.Second
+)
 
 // start is when the samples of tests begin, in Unix ms.
 const start = 1_700_000_000_000
@@ -34,7 +41,11 @@ const start = 1_700_000_000_000
 // run starts a server with JetStream, ended with the test.
 func run(t testing.TB, change ...func(*natsserver.Options)) *natsserver.Server {
 	t.Helper()
-	o := &natsserver.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true}
+	// On an address of our own, so that nobody takes the port while a test has the server come back.
+	o := &natsserver.Options{
+		Host: server.Loopback(), Port: -1, JetStream: true, StoreDir: folder(t), NoSigs: true, NoLog: true,
+		AuthTimeout: patience.Seconds(), WriteDeadline: patience,
+	}
 	for _, c := range change {
 		c(o)
 	}
@@ -46,6 +57,17 @@ func run(t testing.TB, change ...func(*natsserver.Options)) *natsserver.Server {
 	return s
 }
 
+// folder is one for a server, which may put something there after it said that it has stopped.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "varve-test-")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.Eventually(t, func() bool { return os.RemoveAll(dir) == nil }, patience, time.Millisecond)
+	})
+	return dir
+}
+
 func stop(s *natsserver.Server) {
 	s.Shutdown()
 	s.WaitForShutdown()
@@ -55,9 +77,9 @@ func stop(s *natsserver.Server) {
 func newSender(t testing.TB, url string, change ...func(*nats.Options)) *nats.Sender {
 	t.Helper()
 	o := nats.Options{
-		Options: natsconn.Options{Name: "test", URLs: []string{url}, ReconnectWait: 10 * time.Millisecond},
+		Options: natsconn.Options{Name: "test", URLs: []string{url}, ConnectTimeout: ackTimeout, ReconnectWait: 10 * time.Millisecond},
 		Subject: "varve.{__name__}.{job}", Stream: nats.Stream{Name: "VARVE", Create: true},
-		Metadata: true, Exemplars: true, Histograms: true, AckTimeout: 5 * time.Second,
+		Metadata: true, Exemplars: true, Histograms: true, AckTimeout: ackTimeout,
 	}
 	for _, c := range change {
 		c(&o)
@@ -88,10 +110,10 @@ func send(t testing.TB, s *nats.Sender, b *forward.Batch) {
 // dial connects as a consumer does.
 func dial(t testing.TB, url string) (*client.Conn, jetstream.JetStream) {
 	t.Helper()
-	c, err := client.Connect(url)
+	c, err := client.Connect(url, client.Timeout(patience))
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
-	js, err := jetstream.New(c)
+	js, err := jetstream.New(c, jetstream.WithDefaultTimeout(patience))
 	require.NoError(t, err)
 	return c, js
 }

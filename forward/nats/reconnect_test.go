@@ -55,7 +55,7 @@ func portOf(t *testing.T, s *natsserver.Server) int {
 
 // TestRestart shows that a server that goes away and comes back in the midst costs retries and no message, and asks for a rewind.
 func TestRestart(t *testing.T) {
-	dir := t.TempDir()
+	dir := folder(t)
 	first := run(t, on(-1, dir))
 	url, port := first.ClientURL(), portOf(t, first)
 	s := newSender(t, url)
@@ -90,7 +90,7 @@ func TestRestart(t *testing.T) {
 // TestRestartUnderLoad shows the same while several goroutines send and the server restarts again and again: in the end the stream
 // holds everything, in order for each series.
 func TestRestartUnderLoad(t *testing.T) {
-	dir := t.TempDir()
+	dir := folder(t)
 	one := run(t, on(-1, dir))
 	url, port := one.ClientURL(), portOf(t, one)
 	s := newSender(t, url, func(o *nats.Options) { o.Window = 4; o.AckTimeout = time.Second })
@@ -174,7 +174,7 @@ func TestLate(t *testing.T) {
 	require.NoError(t, err)
 	n, err := strconv.Atoi(port)
 	require.NoError(t, err)
-	run(t, on(n, t.TempDir()))
+	run(t, on(n, folder(t)))
 	send(t, s, b)
 	_, asked := rewound(s)
 	require.False(t, asked)

@@ -70,7 +70,7 @@ func archiveToVictoriaMetrics(t *testing.T, vm *peers.Victoria, to opentsdb.Opti
 	for _, s := range testkit.ReadBatch(t, a).Series {
 		want[s.Labels.String()] = s.Floats
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var got map[string][]forward.Float
 	err := server.Wait(ctx, "the samples are there", func() (bool, error) {

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
@@ -36,6 +37,8 @@ type Sender struct {
 
 	// Over telnet:
 	greeting greeting
+	// askPause is how long a server has to keep the connection on which it is asked.
+	askPause time.Duration
 	// takenBytes is the longest line that the server takes, as far as that was seen.
 	takenBytes atomic.Int64
 }
@@ -45,7 +48,7 @@ func New(opts Options) (*Sender, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
-	s := &Sender{opts: opts, encoders: sync.Pool{New: func() any { return new(encoder) }}}
+	s := &Sender{opts: opts, askPause: askPause, encoders: sync.Pool{New: func() any { return new(encoder) }}}
 	if opts.Protocol == Telnet {
 		return s, nil
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/common/config"
 	"github.com/prometheus/prometheus/model/histogram"
@@ -24,9 +25,13 @@ import (
 	"varve/forward"
 	"varve/forward/lineprotocol"
 	"varve/forward/opentsdb"
+	"varve/internal/testkit/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// patience bounds the wait for what happens in another goroutine or process, which only something that hangs outlasts.
+const patience = 2 * time.Minute
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
 // start is when the samples of tests begin, in Unix ms.
 const start = 1_700_000_000_000
@@ -34,7 +39,7 @@ const start = 1_700_000_000_000
 // newSender returns a sender, closed with the test.
 func newSender(t testing.TB, o opentsdb.Options) *opentsdb.Sender {
 	t.Helper()
-	o.Name, o.HTTP = "test", config.DefaultHTTPClientConfig
+	o.Name, o.HTTP, o.Timeout = "test", config.DefaultHTTPClientConfig, patience
 	s, err := opentsdb.New(o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })

@@ -117,10 +117,10 @@ func (g *greeting) of(ctx context.Context, s *Sender) (string, error) {
 	if g.known {
 		return g.text, nil
 	}
-	heard, err := s.exchange(ctx, net.Buffers{[]byte(ask)}, askPause)
+	heard, err := s.exchange(ctx, net.Buffers{[]byte(ask)}, s.askPause)
 	text := heard.said()
-	if errors.Is(err, errEarly) && strings.HasPrefix(text, "HTTP/") {
-		// VictoriaMetrics takes what does not begin with put for HTTP, and hangs up on that. It is there.
+	if (err == nil || errors.Is(err, errEarly)) && strings.HasPrefix(text, "HTTP/") {
+		// VictoriaMetrics takes what does not begin with put for HTTP, and hangs up on that, early or late. It is there.
 		text, err = "", nil
 	}
 	if err != nil {

@@ -172,6 +172,7 @@ func TestPutOddServers(t *testing.T) {
 	})
 	t.Cleanup(func() { require.NoError(t, nobody.Close()) })
 	s = newSender(t, opentsdb.Options{Protocol: opentsdb.Telnet, URL: nobody.Addr().String()})
+	s.Patient(patience)
 	_, err = s.Send(t.Context(), b)
 	require.ErrorAs(t, err, &retry)
 }

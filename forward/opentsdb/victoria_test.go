@@ -4,7 +4,6 @@ import (
 	"context"
 	"reflect"
 	"testing"
-	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
@@ -68,7 +67,7 @@ func TestVictoriaMetrics(t *testing.T) {
 			}
 			_, err := s.Send(t.Context(), b)
 			require.NoError(t, err)
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			var got map[string][]forward.Float
 			// Over telnet it answers nothing, and stores a moment after it has read.

@@ -37,7 +37,7 @@ var start = time.Now().Add(-10 * time.Minute).Truncate(time.Second).UnixMilli()
 // newSender returns a sender of everything, closed with the test.
 func newSender(t testing.TB, url, message string, change ...func(*remotewrite.Options)) *remotewrite.Sender {
 	t.Helper()
-	o := remotewrite.Options{Name: "test", URL: url, Message: message, HTTP: config.DefaultHTTPClientConfig, Metadata: true, Exemplars: true, Histograms: true, UserAgent: "varve/test"}
+	o := remotewrite.Options{Name: "test", URL: url, Message: message, HTTP: config.DefaultHTTPClientConfig, Metadata: true, Exemplars: true, Histograms: true, UserAgent: "varve/test", Timeout: 2 * time.Minute}
 	for _, c := range change {
 		c(&o)
 	}

@@ -13,6 +13,7 @@ import (
 	"varve/ingest"
 	"varve/ingest/influxdb"
 	"varve/ingest/ingesttest"
+	"varve/internal/testkit/race"
 )
 
 // cpuLines is a body of lines as the time series benchmark suite has them: ten tags, ten fields.
@@ -119,7 +120,7 @@ func TestNoAllocations(t *testing.T) {
 					h.ServeHTTP(w, r)
 					require.Equal(t, http.StatusNoContent, w.code)
 				})
-				if !raceEnabled { // the race detector makes sync.Pool drop a part of what it is given
+				if !race.Enabled { // the race detector makes sync.Pool drop a part of what it is given
 					require.LessOrEqual(t, allocs, 12.0)
 				}
 			})

@@ -50,7 +50,8 @@ func TestHostile(t *testing.T) {
 			w := send(in.Write(), "/write", string(bytes.Repeat(body, 1+(1<<20)/len(body)))+goodLine)
 			require.Contains(t, []int{204, 400}, w.Code)
 			require.Contains(t, samples(sink), `{__name__="good_v"} 5 1`)
-			require.Less(t, time.Since(began), 20*time.Second)
+			// What takes time in the square of the size takes hours.
+			require.Less(t, time.Since(began), 3*time.Minute)
 		})
 	}
 }

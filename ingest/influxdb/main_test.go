@@ -20,9 +20,10 @@ import (
 	"varve/ingest"
 	"varve/ingest/influxdb"
 	"varve/ingest/ingesttest"
+	"varve/internal/testkit/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
 var discard = slog.New(slog.DiscardHandler)
 

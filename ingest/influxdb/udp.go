@@ -29,6 +29,8 @@ type UDPOptions struct {
 	Delay                  time.Duration
 	// BatchesMax is how many batches wait for the disk before datagrams are dropped. Default 8.
 	BatchesMax int
+	// StopTimeout is how long the disk may take for what was received before the stop. Default 5 s.
+	StopTimeout time.Duration
 	// SocketBytes is the size of the kernel's buffer that is asked for; it gives less
 	// without a word. Default 8 MiB.
 	SocketBytes int
@@ -42,6 +44,9 @@ func (o UDPOptions) withDefaults() UDPOptions {
 	}
 	if o.Delay <= 0 {
 		o.Delay = 100 * time.Millisecond
+	}
+	if o.StopTimeout <= 0 {
+		o.StopTimeout = 5 * time.Second
 	}
 	return o
 }
@@ -132,11 +137,10 @@ func (u *UDP) Addr() net.Addr { return u.conn.LocalAddr() }
 func (u *UDP) Close() error { return u.conn.Close() }
 
 // What a stop waits for: datagrams that the kernel has already, which are there at once,
-// but not for ever where they keep coming; and the disk.
+// but not for ever where they keep coming.
 const (
 	drainPause = 20 * time.Millisecond
 	drainTime  = time.Second
-	stopTime   = 5 * time.Second
 )
 
 // Run takes datagrams until ctx is done, then writes what was received, closes the socket
@@ -266,7 +270,7 @@ func (u *UDP) write(ctx context.Context) {
 	writing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
-		timer := time.AfterFunc(stopTime, cancel)
+		timer := time.AfterFunc(u.o.StopTimeout, cancel)
 		context.AfterFunc(writing, func() { timer.Stop() })
 	})
 	defer stop()

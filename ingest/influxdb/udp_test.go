@@ -19,11 +19,14 @@ import (
 	"varve/internal/gate/server"
 )
 
+// patience bounds the wait for what happens in another goroutine or process, which only something that hangs outlasts.
+const patience = 2 * time.Minute
+
 // runUDP runs a listener until stop is called, which returns what Run does.
 func runUDP(t *testing.T, sink ingest.Sink, o influxdb.UDPOptions) (conn net.Conn, reg *prometheus.Registry, stop func() error) {
 	t.Helper()
 	reg = prometheus.NewRegistry()
-	o.Address = "127.0.0.1:0"
+	o.Address, o.StopTimeout = "127.0.0.1:0", patience
 	u, err := newInput(sink, influxdb.Options{DatabaseLabel: "db"}).ListenUDP("udp", influxdb.NewUDPMetrics(reg), o)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -55,7 +58,7 @@ func write(t testing.TB, conn net.Conn, datagram string) {
 // waitReceived returns when so many datagrams were read.
 func waitReceived(t testing.TB, reg *prometheus.Registry, datagrams int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, server.Wait(ctx, "all datagrams are received", func() (bool, error) {
 		return testutil.GatherAndCompare(reg, strings.NewReader(fmt.Sprintf(`

@@ -1,6 +1,7 @@
 package influxdb_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"varve/ingest/influxdb"
 	"varve/ingest/ingesttest"
 	"varve/internal/gate/peers"
+	"varve/internal/gate/server"
 )
 
 // TestVictoriaNames sends plain lines to VictoriaMetrics and to Varve: series, times and
@@ -30,12 +32,19 @@ disk,path=/var/lib free=2e9,used=2 1700000003000
 	require.Equal(t, 204, send(newInput(sink, influxdb.Options{DatabaseLabel: "db"}).Write(), "/write?db=d&precision=ms", body).Code)
 	resp, _ := request(t, http.MethodPost, victoria.URL("/write?db=d&precision=ms"), body)
 	require.Equal(t, 204, resp.StatusCode)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	var want []string
-	for _, series := range victoria.Exported(t) {
-		for i, v := range series.Values {
-			want = append(want, fmt.Sprintf("%s %d %v", labels.FromMap(series.Metric), series.Timestamps[i], v))
+	late := server.Wait(ctx, "VictoriaMetrics has all", func() (bool, error) {
+		want = nil
+		for _, series := range victoria.Exported(t) {
+			for i, v := range series.Values {
+				want = append(want, fmt.Sprintf("%s %d %v", labels.FromMap(series.Metric), series.Timestamps[i], v))
+			}
 		}
-	}
-	slices.Sort(want)
+		slices.Sort(want)
+		return slices.Equal(want, samples(sink)), nil
+	})
 	require.Equal(t, want, samples(sink))
+	require.NoError(t, late)
 }

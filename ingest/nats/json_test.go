@@ -19,6 +19,7 @@ import (
 	"varve/ingest"
 	"varve/ingest/ingesttest"
 	"varve/ingest/nats"
+	"varve/internal/testkit/race"
 )
 
 func newJSON(sink ingest.Sink, limits ingest.Limits) *nats.JSON {
@@ -163,7 +164,7 @@ func TestJSONAllocations(t *testing.T) {
 			require.Equal(t, n, result.Samples)
 		})
 		// The race detector makes sync.Pool drop a part of what it is given.
-		if !raceEnabled {
+		if !race.Enabled {
 			require.LessOrEqual(t, allocs, 6.0)
 		}
 	}

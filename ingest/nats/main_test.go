@@ -9,8 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,20 +27,32 @@ import (
 	"varve/arrival"
 	"varve/ingest"
 	"varve/ingest/nats"
+	"varve/internal/gate/server"
+	"varve/internal/testkit/leaks"
 	"varve/natsconn"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
-// patience bounds the wait for what happens in another goroutine or process.
-const patience = 30 * time.Second
+const (
+	// patience bounds the wait for what happens in another goroutine or process, which only something that hangs outlasts.
+	patience = 2 * time.Minute
+	// stopTimeout is less, so that Run ends before a test gives it up.
+	stopTimeout = patience / 2
+	// askTimeout bounds one of several questions to a server that may be away.
+	askTimeout = 10 * time.Second
+)
 
 var discard = slog.New(slog.DiscardHandler)
 
 // run starts a server with JetStream, ended with the test.
 func run(t testing.TB, change ...func(*natsserver.Options)) *natsserver.Server {
 	t.Helper()
-	o := &natsserver.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true}
+	// On an address of our own, so that nobody takes the port while a test has the server come back.
+	o := &natsserver.Options{
+		Host: server.Loopback(), Port: -1, JetStream: true, StoreDir: folder(t), NoSigs: true, NoLog: true,
+		AuthTimeout: patience.Seconds(), WriteDeadline: patience,
+	}
 	for _, c := range change {
 		c(o)
 	}
@@ -50,6 +64,15 @@ func run(t testing.TB, change ...func(*natsserver.Options)) *natsserver.Server {
 	return s
 }
 
+// folder is one for a server, which may put something there after it said that it has stopped.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "varve-test-")
+	require.NoError(t, err)
+	t.Cleanup(func() { eventually(t, func() bool { return os.RemoveAll(dir) == nil }) })
+	return dir
+}
+
 func stop(s *natsserver.Server) {
 	s.Shutdown()
 	s.WaitForShutdown()
@@ -58,10 +81,10 @@ func stop(s *natsserver.Server) {
 // dial connects as a publisher does.
 func dial(t testing.TB, url string) (*client.Conn, jetstream.JetStream) {
 	t.Helper()
-	c, err := client.Connect(url, client.MaxReconnects(-1), client.ReconnectWait(10*time.Millisecond))
+	c, err := client.Connect(url, client.Timeout(patience), client.MaxReconnects(-1), client.ReconnectWait(10*time.Millisecond))
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
-	js, err := jetstream.New(c)
+	js, err := jetstream.New(c, jetstream.WithDefaultTimeout(patience))
 	require.NoError(t, err)
 	return c, js
 }
@@ -181,7 +204,7 @@ func options(url string, r ingest.Receiver, change ...func(*nats.Options)) nats.
 	o := nats.Options{
 		Name: "in put", Connection: natsconn.Options{Name: "test", URLs: []string{url}, ReconnectWait: 10 * time.Millisecond},
 		Stream: nats.Stream{Name: "VARVE", Create: true, Subjects: []string{"varve.>"}}, Durable: "varve", AckWait: time.Minute,
-		Receivers: map[nats.Payload]ingest.Receiver{nats.PayloadPrometheus: r}, StopTimeout: 5 * time.Second,
+		Receivers: map[nats.Payload]ingest.Receiver{nats.PayloadPrometheus: r}, StopTimeout: stopTimeout,
 	}
 	for _, c := range change {
 		c(&o)
@@ -213,15 +236,25 @@ func begin(t testing.TB, o nats.Options) (in *nats.Input, end func()) {
 	return in, end
 }
 
-// publish publishes a message until the stream has it.
+// published counts messages, for their identifiers.
+var published atomic.Int64
+
+// publish publishes a message until the stream has it, once: one whose acknowledgement comes late is published again.
 func publish(t testing.TB, js jetstream.JetStream, subject string, data []byte) {
 	t.Helper()
-	require.Eventually(t, func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	id := strconv.FormatInt(published.Add(1), 10)
+	eventually(t, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 		defer cancel()
-		_, err := js.Publish(ctx, subject, data)
+		_, err := js.Publish(ctx, subject, data, jetstream.WithMsgID(id))
 		return err == nil
-	}, patience, 5*time.Millisecond)
+	})
+}
+
+// flush waits until the server has read what was published.
+func flush(t testing.TB, c *client.Conn) {
+	t.Helper()
+	require.NoError(t, c.FlushTimeout(patience))
 }
 
 func eventually(t testing.TB, condition func() bool) {
@@ -235,11 +268,20 @@ func connected(t testing.TB, in *nats.Input) {
 	eventually(t, func() bool { return in.Status().Connected })
 }
 
-// settled waits until the stream has no message that is not acknowledged.
+// says waits until the last trouble of an input is the one.
+func says(t testing.TB, in *nats.Input, text string) {
+	t.Helper()
+	// Before that it may be one of a slow machine.
+	eventually(t, func() bool { return strings.Contains(in.Status().LastError, text) })
+}
+
+// settled waits until the stream has no message that is not acknowledged. One that the consumer has not been told of yet does not count.
 func settled(t testing.TB, js jetstream.JetStream) {
 	t.Helper()
 	eventually(t, func() bool {
-		consumer, err := js.Consumer(t.Context(), "VARVE", "varve")
+		ctx, cancel := context.WithTimeout(t.Context(), askTimeout)
+		defer cancel()
+		consumer, err := js.Consumer(ctx, "VARVE", "varve")
 		if err != nil {
 			return false
 		}

@@ -15,6 +15,7 @@ import (
 	"varve/ingest"
 	"varve/ingest/ingesttest"
 	"varve/ingest/opentsdb"
+	"varve/internal/testkit/race"
 )
 
 // points are a body of n points, and the same as put lines.
@@ -55,7 +56,7 @@ func TestNoAllocations(t *testing.T) {
 		body, _ := points(n)
 		allocs := testing.AllocsPerRun(100, poster(t, body))
 		// The race detector makes sync.Pool drop a part of what it is given.
-		if !raceEnabled {
+		if !race.Enabled {
 			require.LessOrEqual(t, allocs, 4.0)
 		}
 	}

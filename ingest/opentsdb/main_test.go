@@ -17,12 +17,13 @@ import (
 	"varve/ingest"
 	"varve/ingest/ingesttest"
 	"varve/ingest/opentsdb"
+	"varve/internal/testkit/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
-// patience bounds the wait for what happens in another goroutine or process.
-const patience = 30 * time.Second
+// patience bounds the wait for what happens in another goroutine or process, which only something that hangs outlasts.
+const patience = 2 * time.Minute
 
 var discard = slog.New(slog.DiscardHandler)
 

@@ -20,14 +20,19 @@ import (
 	"varve/ingest"
 	"varve/ingest/ingesttest"
 	"varve/ingest/opentsdb"
+	gate "varve/internal/gate/server"
 )
 
 // listen serves put lines until the test ends.
 func listen(t testing.TB, sink ingest.Sink, o opentsdb.Options, limits ingest.Limits) (server *opentsdb.Telnet, address string) {
 	t.Helper()
+	if o.AnswerTimeout == 0 {
+		o.AnswerTimeout = patience
+	}
 	server, err := opentsdb.NewTelnet(o, sink, limits, ingest.NewMetrics(nil), discard, time.Now)
 	require.NoError(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// On an address of our own, where nobody else listens when the server does no more.
+	l, err := net.Listen("tcp", net.JoinHostPort(gate.Loopback(), "0"))
 	require.NoError(t, err)
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
@@ -210,9 +215,10 @@ func TestShutdown(t *testing.T) {
 	sink, budget := ingesttest.NewSink(), ingest.NewBudget(1<<20)
 	server, address := listen(t, sink, opentsdb.Options{BatchDelay: time.Hour}, ingest.Limits{InFlight: budget})
 	conn := dial(t, address)
-	_, err := io.WriteString(conn, "put m 1 1 a=b\nput cut 1")
+	const lines, bufferBytes = "put m 1 1 a=b\nput cut 1", 4 << 10
+	_, err := io.WriteString(conn, strings.Repeat("\n", bufferBytes-len(lines))+lines)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return budget.Used() > 0 }, patience, time.Millisecond, "the connection is accepted")
+	require.Eventually(t, func() bool { return budget.Used() > bufferBytes }, patience, time.Millisecond, "all is read, and there is room for more")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, server.Shutdown(ctx))

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
@@ -44,7 +45,7 @@ func startApp(t *testing.T, h http.Handler, temporality metricdata.Temporality) 
 		return temporality
 	}
 	exporter, err := otlpmetrichttp.New(t.Context(), otlpmetrichttp.WithEndpointURL(server.URL+"/api/v1/otlp/v1/metrics"),
-		otlpmetrichttp.WithCompression(otlpmetrichttp.GzipCompression), otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{}))
+		otlpmetrichttp.WithCompression(otlpmetrichttp.GzipCompression), otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{}), otlpmetrichttp.WithTimeout(2*time.Minute))
 	require.NoError(t, err)
 	reader := sdk.NewManualReader(sdk.WithTemporalitySelector(select1))
 	provider := sdk.NewMeterProvider(

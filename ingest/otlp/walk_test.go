@@ -7,6 +7,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"varve/ingest"
 	"varve/ingest/ingesttest"
 	"varve/ingest/otlp"
+	"varve/internal/testkit/race"
 )
 
 // walkOptions are ways to translate that walks and the converter have to agree on.
@@ -259,11 +262,25 @@ func TestWalkTargetInfoOfItsOwn(t *testing.T) {
 	require.False(t, w.handlers[0].Walks(body))
 }
 
+// walkSeed is the same whenever CI runs, another each time with VARVE_LONG=1, and what WALK_SEED says.
+func walkSeed(t *testing.T) uint64 {
+	t.Helper()
+	if text := os.Getenv("WALK_SEED"); text != "" {
+		seed, err := strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+		return seed
+	}
+	if os.Getenv("VARVE_LONG") != "" {
+		return uint64(time.Now().UnixNano())
+	}
+	return 1
+}
+
 // TestWalkRandom shows that a request is answered and stored alike whether it is walked or converted, for random requests
 // and damaged ones, and that most of those which come again are walked.
 func TestWalkRandom(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := walkSeed(t)
+	t.Logf("WALK_SEED=%d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
 	for n, o := range walkOptions {
 		for _, full := range []bool{false, true} {
@@ -359,7 +376,7 @@ func TestWalkForgotten(t *testing.T) {
 
 // TestWalkAllocations shows that a sample of a known series takes no memory of its own.
 func TestWalkAllocations(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector drops what pools hold")
 	}
 	allocations := func(points int) float64 {

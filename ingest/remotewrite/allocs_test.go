@@ -11,6 +11,7 @@ import (
 
 	"varve/ingest"
 	"varve/ingest/remotewrite"
+	"varve/internal/testkit/race"
 )
 
 // TestNoAllocations shows that a request of known series allocates nothing for a
@@ -34,7 +35,7 @@ func TestNoAllocations(t *testing.T) {
 					require.Equal(t, http.StatusNoContent, w.code)
 				})
 				// The race detector makes sync.Pool drop a part of what it is given.
-				if !raceEnabled {
+				if !race.Enabled {
 					require.LessOrEqual(t, allocs, 3.0)
 				}
 			})

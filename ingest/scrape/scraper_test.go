@@ -41,7 +41,7 @@ func TestFileDiscovery(t *testing.T) {
 	list(`[]`)
 	r := start(t, scrape.Options{Dir: dir}, job("files", nil, "file_sd_configs: [{files: [targets.json], refresh_interval: 100ms}]"))
 	list(`[{"targets": ["` + address + `"], "labels": {"room": "3"}}]`)
-	r.scrapes(2)
+	r.wholeScrapes(2)
 	require.Contains(t, r.named("answer"), `{__name__="answer", instance="`+address+`", job="files", room="3"}`)
 	targets := scrape.Merged{r.scraper.Targets(), r.scraper.Targets()}
 	require.Len(t, targets.TargetsActive()["files"], 2)
@@ -73,7 +73,7 @@ func TestDeadTarget(t *testing.T) {
 		return "answer 42\n"
 	})
 	r := start(t, scrape.Options{}, job("dies", []string{address}))
-	r.scrapes(1)
+	r.wholeScrapes(1)
 	dead.Store(true)
 	r.until("up 0", func() bool {
 		s := r.only("up").Samples
@@ -97,7 +97,7 @@ func TestHugeLabel(t *testing.T) {
 func TestReload(t *testing.T) {
 	address := target(t, plainText, func() string { return "answer 42\nother 1\n" })
 	r := start(t, scrape.Options{}, job("first", []string{address}))
-	r.scrapes(1)
+	r.wholeScrapes(1)
 	for text, says := range map[string]string{
 		job("first", nil) + job("second", nil, "scrape_intervall: 1s"):                       `job "second": .*scrape_intervall`,
 		job("first", nil) + job("third", nil, "scrape_timeout: 1h"):                          `job "third": .*line`,
@@ -133,7 +133,7 @@ func TestRepeated(t *testing.T) {
 	text.Store("heros_a 1.5 1700000000000\nheros_b -1 1700000000000\n")
 	address := target(t, "text/plain; charset=utf-8", func() string { return text.Load().(string) })
 	r := start(t, scrape.Options{Tolerant: true}, job("heros-datasources", []string{address}, "track_timestamps_staleness: false"))
-	r.scrapes(13)
+	r.wholeScrapes(13)
 	for _, name := range []string{"heros_a", "heros_b"} {
 		require.Len(t, r.only(name).Samples, 1)
 		require.EqualValues(t, 1700000000000, r.only(name).Samples[0].TimeMillis)

@@ -14,6 +14,7 @@ import (
 	"varve/ingest"
 	"varve/ingest/ingesttest"
 	"varve/ingest/text"
+	"varve/internal/testkit/race"
 )
 
 func floatOf(bits uint64) float64 { return math.Float64frombits(bits) }
@@ -71,7 +72,7 @@ func TestNoAllocations(t *testing.T) {
 		fewAllocs, manyAllocs := testing.AllocsPerRun(20, few), testing.AllocsPerRun(20, many)
 		t.Logf("%s: %v allocations for 100, %v for 10 000", name, fewAllocs, manyAllocs)
 		// The race detector makes sync.Pool drop a part of what it is given.
-		if !raceEnabled {
+		if !race.Enabled {
 			require.LessOrEqual(t, manyAllocs-fewAllocs, 5.0, name)
 		}
 	}

@@ -1,6 +1,7 @@
 package remoteread_test
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	config_util "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/stretchr/testify/require"
 
@@ -33,22 +35,31 @@ func TestPrometheus(t *testing.T) {
 	}))
 	defer target.Close()
 	p := server.StartPrometheus(t, binary, `
-global: {scrape_interval: 100ms, external_labels: {site: here}}
+global: {scrape_interval: 200ms, external_labels: {site: here}}
 scrape_configs: [{job_name: t, static_configs: [{targets: ["`+strings.TrimPrefix(target.URL, "http://")+`"]}]}]
 `)
-	require.NoError(t, server.Wait(t.Context(), "some scrapes are over", func() (bool, error) { return scrapes.Load() > 30, nil }))
+	const wanted = 15
+	stored := p.URL("/api/v1/query?" + url.Values{"query": {fmt.Sprintf(`count_over_time({__name__="count"}[1h]) >= %d`, wanted)}}.Encode())
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	// That a target was asked does not mean that the answer came in time, and was stored.
+	require.NoError(t, server.Wait(ctx, "some scrapes are stored", func() (bool, error) {
+		_, body, err := server.Get(ctx, stored)
+		return strings.Contains(string(body), `"value"`), err
+	}))
 	u, err := url.Parse(p.URL("/api/v1/read"))
 	require.NoError(t, err)
+	const span = 3_600_000
 	end := time.Now().UnixMilli()
 	matchers := []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, "count|nan|third")}
 	for _, samplesOnly := range []bool{false, true} {
 		source, err := remoteread.Open(remoteread.Options{
 			URL: u, HTTP: config_util.DefaultHTTPClientConfig, SamplesOnly: samplesOnly,
-			Selection: remoteread.Selection{Start: end - 60_000, End: end, Selectors: [][]*labels.Matcher{matchers}},
+			Selection: remoteread.Selection{Start: end - span, End: end, Selectors: [][]*labels.Matcher{matchers}},
 		})
 		require.NoError(t, err)
 		seen := 0
-		for start := intake.DayStart(end - 60_000); start <= end; start += intake.DayMillis {
+		for start := intake.DayStart(end - span); start <= end; start += intake.DayMillis {
 			day, err := source.OpenDay(t.Context(), start)
 			require.NoError(t, err)
 			require.NoError(t, day.Series(t.Context(), func(ls labels.Labels, handle uint64) error {
@@ -60,6 +71,9 @@ scrape_configs: [{job_name: t, static_configs: [{targets: ["`+strings.TrimPrefix
 					it := c.Chunk.Iterator(nil)
 					for it.Next() != chunkenc.ValNone {
 						_, v := it.At()
+						if value.IsStaleNaN(v) {
+							continue // The target was too slow once.
+						}
 						switch ls.Get(model.MetricNameLabel) {
 						case "nan":
 							require.True(t, math.IsNaN(v))
@@ -74,7 +88,7 @@ scrape_configs: [{job_name: t, static_configs: [{targets: ["`+strings.TrimPrefix
 			}))
 			require.NoError(t, day.Close())
 		}
-		require.Greater(t, seen, 3*20, "samples only: %v", samplesOnly)
+		require.GreaterOrEqual(t, seen, 3*wanted, "samples only: %v", samplesOnly)
 		require.NoError(t, source.Close())
 	}
 }

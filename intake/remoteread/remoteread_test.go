@@ -30,9 +30,10 @@ import (
 	"varve/digest"
 	"varve/intake"
 	"varve/intake/remoteread"
+	"varve/internal/testkit/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
 // begin is the first time of the test data: noon of a day.
 const begin = 20000*intake.DayMillis + intake.DayMillis/2

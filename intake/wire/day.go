@@ -229,13 +229,13 @@ func (d *day) judge(err error) error {
 	}
 	d.t.mu.Lock()
 	defer d.t.mu.Unlock()
-	c := d.t.cuts[d.start]
+	c, now := d.t.cuts[d.start], time.Now()
 	if c.times == 0 {
-		c.since = time.Now()
+		c.since = now
 	}
 	c.times++
 	d.t.cuts[d.start] = c
-	if time.Since(c.since) > d.t.o.Patience {
+	if now.Sub(c.since) > d.t.o.Patience {
 		return fmt.Errorf("%w; gave up after %s: run the same command again to go on", err, d.t.o.Patience)
 	}
 	return fmt.Errorf("%w: %w", intake.ErrReadAgain, err)

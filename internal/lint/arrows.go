@@ -54,7 +54,9 @@ var arrows = []arrow{
 	{"cmd/varve", []string{"rocks", "arrival", "rollup", "archive/...", "ingest/...", "query", "compactor", "forward/...", "api/...", "config", "natsconn", "digest", "durable", "bucket", "snapshot", "intake/...", "export/...", "canary"}, "a program wires packages; test kits and benchmarks stay outside it"},
 	{"benchmarks/...", []string{"benchmarks/...", "internal/gate/..."}, "a benchmark drives programs from outside, through their public ports"},
 	{"internal/gate/...", []string{"internal/gate/..."}, "a gate drives the built program from outside; what it needs to see belongs into an HTTP answer or a verb"},
-	{"internal/testkit", []string{"archive", "forward", "ingest", "arrival", "rocks"}, "the kit opens archives for tests of the layers above; a kit for another layer is another package"},
+	{"internal/testkit", []string{"archive", "forward", "ingest", "arrival", "rocks", "internal/testkit/..."}, "the kit opens archives for tests of the layers above; a kit for another layer is another package"},
+	{"internal/testkit/leaks", nil, "it knows goroutines and no package of ours"},
+	{"internal/testkit/race", nil, "it knows how a test was built and no package of ours"},
 	{"internal/lint", nil, "the house rules read text and nothing else"},
 }
 

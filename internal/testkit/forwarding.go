@@ -73,7 +73,7 @@ func Forward(t testing.TB, a *archive.Archive, o forward.Output, during func()) 
 	require.Eventually(t, func() bool {
 		s := f.Status()[0]
 		return s.State == forward.StateRunning && s.Lag.Samples == 0 && s.Lag.WholeFrom == nil && s.Lag.GapDays == 0 && s.InFlightBytes == 0
-	}, time.Minute, 10*time.Millisecond)
+	}, 5*time.Minute, 10*time.Millisecond)
 	cancel()
 	require.NoError(t, <-ended)
 }

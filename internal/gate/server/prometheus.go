@@ -16,7 +16,7 @@ import (
 const EnvPrometheus3 = "PROMETHEUS3"
 
 // startTimeout bounds the start of a server of other people.
-const startTimeout = 60 * time.Second
+const startTimeout = 3 * time.Minute
 
 // Prometheus2 returns the path of Debian's Prometheus, and ends the test when it
 // is not installed.

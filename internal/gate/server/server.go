@@ -48,6 +48,7 @@ type Server struct {
 
 	exited chan struct{} // closed when the process is gone
 	err    error         // how it ended, to be read after exited is closed
+	killed sync.Once     // the group: later its number may be another's
 }
 
 // Start runs the command in a process group of its own and returns at once.
@@ -132,9 +133,16 @@ func (s *Server) wait(ctx context.Context, what string, reached func() bool) err
 
 // Kill ends the process group with SIGKILL and returns when the process is gone.
 func (s *Server) Kill() {
-	// ESRCH means that it is gone already, which is what is wanted.
-	_ = syscall.Kill(-s.Pid(), syscall.SIGKILL)
+	s.killGroup()
 	<-s.exited
+}
+
+// killGroup kills what there is of the group, once: numbers of processes come round.
+func (s *Server) killGroup() {
+	s.killed.Do(func() {
+		// ESRCH means that it is gone already, which is what is wanted.
+		_ = syscall.Kill(-s.Pid(), syscall.SIGKILL)
+	})
 }
 
 // Terminate asks the process to end with SIGTERM. It returns an error when the
@@ -150,6 +158,7 @@ func (s *Server) Terminate(ctx context.Context) error {
 		s.Kill()
 		return fmt.Errorf("terminate %s: %w\n%s", s.opts.Binary, ctx.Err(), s.Output())
 	}
+	s.killGroup()
 	if s.err != nil {
 		return fmt.Errorf("terminate %s: %w\n%s", s.opts.Binary, s.err, s.Output())
 	}
@@ -174,20 +183,6 @@ func Get(ctx context.Context, url string) (status int, body []byte, err error) {
 		return 0, nil, fmt.Errorf("get %s: %w", url, err)
 	}
 	return resp.StatusCode, body, nil
-}
-
-// FreeAddress returns an address on the loopback interface that nothing listened
-// on a moment ago, from the range the kernel gives to those that ask for port 0.
-func FreeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	return address, nil
 }
 
 // tail is a writer that keeps the last bytes written to it.

@@ -1,5 +1,0 @@
-//go:build race
-
-package influxdb_test
-
-const raceEnabled = true

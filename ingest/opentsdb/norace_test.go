@@ -1,5 +1,0 @@
-//go:build !race
-
-package opentsdb_test
-
-const raceEnabled = false

@@ -1,5 +1,0 @@
-//go:build !race
-
-package remotewrite_test
-
-const raceEnabled = false
