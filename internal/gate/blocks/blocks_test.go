@@ -25,7 +25,6 @@ import (
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"varve/internal/gate/server"
 )
@@ -34,12 +33,15 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	server.RemoveBinaries()
 	http.DefaultClient.CloseIdleConnections()
-	if err := goleak.Find(); err != nil && code == 0 {
+	if err := server.Leaks(); err != nil && code == 0 {
 		os.Stderr.WriteString(err.Error())
 		code = 1
 	}
 	os.Exit(code)
 }
+
+// patience bounds what should take seconds: only something that hangs takes as long.
+const patience = 5 * time.Minute
 
 // The shape of what is written: it crosses midnights, and the blocks of two hours that Prometheus makes.
 const (
@@ -161,7 +163,7 @@ func start(t *testing.T, o server.Options) *server.Server {
 	s, err := server.Start(o)
 	require.NoError(t, err)
 	t.Cleanup(s.Kill)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, s.WaitReady(ctx), "%s", s.Output())
 	return s
@@ -169,7 +171,7 @@ func start(t *testing.T, o server.Options) *server.Server {
 
 func stop(t *testing.T, s *server.Server) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	require.NoError(t, s.Terminate(ctx), "%s", s.Output())
 }
@@ -177,23 +179,23 @@ func stop(t *testing.T, s *server.Server) {
 // runKilled runs a program again and again, and kills it later each time, until it ends by itself.
 func runKilled(t *testing.T, program string, args ...string) {
 	t.Helper()
-	for patience := 50 * time.Millisecond; ; patience += patience / 2 {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+	for life := 50 * time.Millisecond; ; life += life / 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), life)
 		out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 		late := ctx.Err() != nil
 		cancel()
 		if err == nil {
-			t.Logf("%s ended by itself within %s:\n%s", strings.Join(args[:2], " "), patience, out)
+			t.Logf("%s ended by itself within %s:\n%s", strings.Join(args[:2], " "), life, out)
 			return
 		}
 		require.True(t, late, "%s: %v\n%s", strings.Join(args, " "), err, out)
-		t.Logf("killed after %s", patience)
+		t.Logf("killed after %s", life)
 	}
 }
 
 func run(t *testing.T, program string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 	require.NoError(t, err, "%s %s: %s", program, strings.Join(args, " "), out)

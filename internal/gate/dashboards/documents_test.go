@@ -38,21 +38,34 @@ func readDocument(t *testing.T) map[string]documented {
 	return all
 }
 
+// family is what is exposed by now of a family, with the labels that docs/metrics.md names, or nil.
+func (r *rig) family(name string) *metric {
+	var f *metric
+	for _, one := range []string{name, name + "_bucket", name + "_sum", name + "_count"} {
+		m := r.exposed[one]
+		if m == nil || m.family != name {
+			continue
+		}
+		if f == nil {
+			f = &metric{kind: m.kind, labels: map[string]bool{}, family: name}
+		}
+		for l := range m.labels {
+			if l != "le" && l != "quantile" {
+				f.labels[l] = true
+			}
+		}
+	}
+	return f
+}
+
 // documents checks docs/metrics.md against what the server exposes.
 func (r *rig) documents(t *testing.T, used map[string]bool) {
 	documents := readDocument(t)
 	families := map[string]*metric{}
 	inUse := map[string]bool{}
 	for name, m := range r.exposed {
-		f := families[m.family]
-		if f == nil {
-			f = &metric{kind: m.kind, labels: map[string]bool{}}
-			families[m.family] = f
-		}
-		for l := range m.labels {
-			if l != "le" && l != "quantile" {
-				f.labels[l] = true
-			}
+		if families[m.family] == nil {
+			families[m.family] = r.family(m.family)
 		}
 		inUse[m.family] = inUse[m.family] || used[name]
 	}

@@ -2,12 +2,16 @@ package dashboards_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -88,11 +92,38 @@ func TestLongRange(t *testing.T) {
 	t.Logf("%d queries in three steps were answered from buckets of 1h as from samples", queries/3)
 
 	for _, r := range readRules(t) {
-		got, _ := matrix(t, s, url.Values{
-			"query": {r.Expr}, "step": {"1"}, "start": {fmt.Sprint(time.Now().Add(-time.Minute).Unix())}, "end": {fmt.Sprint(time.Now().Unix())},
-		})
-		require.Empty(t, got, "%s fires on a calm server", r.Alert)
+		requireCalm(t, s, r)
 	}
+}
+
+// ofPace are alerts on how long something takes: they say nothing of the server where the machine stands still at times.
+var ofPace = set("VarveIngestSlow", "VarveCommitSlow")
+
+// requireCalm shows that nothing is wrong that an alert tells of: not once within a minute, or it is over before the alert would fire.
+func requireCalm(t *testing.T, s *server.Server, r rule) {
+	t.Helper()
+	begin, now := time.Now().Add(-time.Minute), time.Now()
+	form := url.Values{"query": {r.Expr}, "step": {"1"}, "start": {fmt.Sprint(begin.Unix())}, "end": {fmt.Sprint(now.Unix())}}
+	got, _ := matrix(t, s, form)
+	if len(got) == 0 {
+		return
+	}
+	if ofPace[r.Alert] && os.Getenv(server.EnvStrict) != "1" {
+		t.Logf("%s is pending, on a machine that is not for this test alone: %v", r.Alert, got)
+		return
+	}
+	pending, err := model.ParseDuration(r.For)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), min(time.Duration(pending), exposeTimeout))
+	defer cancel()
+	require.NoError(t, server.Wait(ctx, r.Alert+" is over on a calm server", func() (bool, error) {
+		at := fmt.Sprint(time.Now().Unix())
+		form.Set("start", at)
+		form.Set("end", at)
+		left, _ := matrix(t, s, form)
+		return len(left) == 0, fmt.Errorf("%v", left)
+	}))
+	t.Logf("%s was pending for a moment: %v", r.Alert, got)
 }
 
 // wanted are the names of the metrics that the dashboard names.
@@ -122,9 +153,10 @@ func history(t *testing.T, text []byte, first time.Time, wanted map[string]bool)
 	families[up] = &dto.MetricFamily{Name: &up, Type: &gauge, Metric: []*dto.Metric{{Gauge: &dto.Gauge{Value: &one}}}}
 	points := int(nodeDays * 24 * time.Hour / nodeInterval)
 	var out bytes.Buffer
-	for name := range wanted {
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		f := families[name]
 		require.NotNil(t, f, "the node_exporter has no %s", name)
+		devices := 0
 		for _, m := range f.GetMetric() {
 			var labels strings.Builder
 			for _, l := range m.GetLabel() {
@@ -134,7 +166,8 @@ func history(t *testing.T, text []byte, first time.Time, wanted map[string]bool)
 					value = "ext4"
 				}
 				if l.GetName() == "device" && strings.HasPrefix(name, "node_network_") && value != "lo" {
-					value = "eth" + strconv.Itoa(random.IntN(1000))
+					value = "eth" + strconv.Itoa(devices)
+					devices++
 				}
 				fmt.Fprintf(&labels, "%s=%q,", l.GetName(), value)
 			}

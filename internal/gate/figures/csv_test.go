@@ -144,8 +144,8 @@ func TestPythonReadsCSV(t *testing.T) {
 	for name, base := range map[string]string{"Prometheus": startPrometheus(t).URL(""), "Varve": varve, "VictoriaMetrics": startVictoria(t).URL("")} {
 		_, body := ask(t, base, `{__name__=~"wave|hostile|gappy|odd"}`, begin, end(), interval)
 		e := good(t, "--query", `{__name__=~"wave|hostile|gappy|odd"}`, "--step", "15s", "--long", "--time", "unix", "--url", base+"/")
-		_, out := runIn(t, map[string]string{"api.json": string(body), "long.csv": e.out, "compare.py": comparison}, nil, nil, path, "compare.py")
-		n, err := strconv.Atoi(strings.TrimSpace(out))
+		r := runIn(t, map[string]string{"api.json": string(body), "long.csv": e.out, "compare.py": comparison}, nil, nil, path, "compare.py")
+		n, err := strconv.Atoi(strings.TrimSpace(r.out))
 		require.NoError(t, err)
 		require.Greater(t, n, len(hostile)*samples)
 		t.Logf("%s: %d values", name, n)
@@ -179,7 +179,7 @@ func TestNothing(t *testing.T) {
 		require.Contains(t, e.errs, says)
 	}
 	s.Kill()
-	e := exportAs(t, "export", "query", "--query", "wave", "--url", s.URL(""), "--timeout", "1s", "--start", "2024-01-01", "--end", "2024-01-01")
+	e := exportAs(t, "export", "query", "--query", "wave", "--url", s.URL(""), "--timeout", "1m", "--start", "2024-01-01", "--end", "2024-01-01")
 	require.Equal(t, 1, e.code)
 	require.Contains(t, e.errs, "connection refused")
 }

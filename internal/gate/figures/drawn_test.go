@@ -60,8 +60,8 @@ func TestGnuplot(t *testing.T) {
 	}
 	texts := files(t, "gnuplot", []string{"wave"}, []string{"gappy"}, []string{"hostile", "odd", "sum(wave)"})
 	draw := func(text string) string {
-		dir, _ := runIn(t, map[string]string{"figure.gp": text}, []string{"x.png"}, nil, path, "-e", "set term pngcairo size 800,500; set output 'x.png'", "figure.gp")
-		return filepath.Join(dir, "x.png")
+		r := runIn(t, map[string]string{"figure.gp": text}, []string{"x.png"}, nil, path, "-e", "set term pngcairo size 800,500; set output 'x.png'", "figure.gp")
+		return filepath.Join(r.dir, "x.png")
 	}
 	requireLines(t, draw(texts[0]), image.Pt(800, 500), gnuplotColors)
 	gap := columns(decode(t, draw(texts[1])), gnuplotColors[0], plotted)
@@ -70,12 +70,12 @@ func TestGnuplot(t *testing.T) {
 	img := decode(t, draw(texts[2]))
 	require.Greater(t, count(columns(img, gnuplotColors[1], plotted)), 400)
 	for _, text := range texts {
-		_, out := runIn(t, map[string]string{"figure.gp": text}, nil, nil, path, "-e", "set term dumb 120 40", "figure.gp")
-		require.Greater(t, strings.Count(out, "\n"), 35)
-		require.NotContains(t, out, "warning")
+		r := runIn(t, map[string]string{"figure.gp": text}, nil, nil, path, "-e", "set term dumb 120 40", "figure.gp")
+		require.Greater(t, strings.Count(r.out, "\n"), 35)
+		require.NotContains(t, r.out+r.errs, "warning")
 	}
-	_, out := runIn(t, map[string]string{"figure.gp": texts[0]}, nil, []string{"GNUTERM=unknown"}, path, "figure.gp")
-	require.NotContains(t, strings.ToLower(out), "error")
+	r := runIn(t, map[string]string{"figure.gp": texts[0]}, nil, []string{"GNUTERM=unknown"}, path, "figure.gp")
+	require.NotContains(t, strings.ToLower(r.out+r.errs), "error")
 }
 
 // readBack prints what is in the file, as Python understands it.
@@ -100,9 +100,9 @@ func TestMatplotlib(t *testing.T) {
 	s.Kill()
 	texts := files(t, "matplotlib", []string{"wave"}, []string{"gappy"}, []string{"hostile", "odd", "gappy"})
 	draw := func(text, name string) string {
-		dir, out := runIn(t, map[string]string{"figure.py": text}, []string{name}, nil, path, "figure.py", name)
-		require.NotContains(t, out, "Error")
-		return filepath.Join(dir, name)
+		r := runIn(t, map[string]string{"figure.py": text}, []string{name}, nil, path, "figure.py", name)
+		require.NotContains(t, r.out+r.errs, "Error")
+		return filepath.Join(r.dir, name)
 	}
 	// The legend comes below what was asked for: 24 and 16 a name.
 	requireLines(t, draw(texts[0], "x.png"), image.Pt(1000, 600+24+3*16), matplotlibColors)
@@ -113,14 +113,14 @@ func TestMatplotlib(t *testing.T) {
 	draw(texts[2], "x.svg")
 	runIn(t, map[string]string{"figure.py": texts[0]}, nil, []string{"MPLBACKEND=Agg"}, path, "figure.py")
 
-	_, out := runIn(t, map[string]string{"figure.py": texts[2], "read.py": readBack}, nil, []string{"MPLBACKEND=Agg"}, path, "-W", "ignore", "read.py")
+	r := runIn(t, map[string]string{"figure.py": texts[2], "read.py": readBack}, nil, []string{"MPLBACKEND=Agg"}, path, "-W", "ignore", "read.py")
 	var got struct {
 		Title, Unit string
 		Names       []string
 		Times       []int64
 		Values      [][]*string
 	}
-	require.NoError(t, json.Unmarshal([]byte(out), &got), out)
+	require.NoError(t, json.Unmarshal([]byte(r.out), &got), r.out+r.errs)
 	require.Equal(t, "wave's \"unit\" _x", got.Unit)
 	require.Contains(t, got.Title, "`touch pwned` 'single' \"double\" {a}_b^c $\\frac{1}{0}$ @macro EOD \\ # EOD ', system")
 	want := append(append(hostileSeries, odd...), gappy...)

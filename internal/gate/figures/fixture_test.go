@@ -24,22 +24,33 @@ import (
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"varve/internal/gate/peers"
 	"varve/internal/gate/server"
 )
 
+// home is the home of the programs that draw, where they keep lists of fonts that take long to make.
+var home string
+
 func TestMain(m *testing.M) {
+	var err error
+	if home, err = os.MkdirTemp("", "varve-figures-"); err != nil {
+		os.Stderr.WriteString(err.Error())
+		os.Exit(1)
+	}
 	code := m.Run()
+	_ = os.RemoveAll(home)
 	server.RemoveBinaries()
 	http.DefaultClient.CloseIdleConnections()
-	if err := goleak.Find(); err != nil && code == 0 {
+	if err := server.Leaks(); err != nil && code == 0 {
 		os.Stderr.WriteString(err.Error())
 		code = 1
 	}
 	os.Exit(code)
 }
+
+// patience bounds what should take seconds: only something that hangs takes as long.
+const patience = 5 * time.Minute
 
 // interval lies between samples; there are so many of each series.
 const (
@@ -128,7 +139,7 @@ func startVarve(t *testing.T, dir string) (s *server.Server, base string) {
 	}})
 	require.NoError(t, err)
 	t.Cleanup(s.Kill)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, s.WaitReady(ctx))
 	base = s.URL("/metrics/archive")
@@ -138,7 +149,7 @@ func startVarve(t *testing.T, dir string) (s *server.Server, base string) {
 
 func stop(t *testing.T, s *server.Server) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, s.Terminate(ctx))
 }
@@ -169,7 +180,7 @@ func export(t *testing.T, args ...string) exported {
 
 func exportAs(t *testing.T, args ...string) exported {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var out, errs bytes.Buffer
 	c := exec.CommandContext(ctx, server.Binary(t, ""), args...)
@@ -192,24 +203,31 @@ func peakOf(pid int, done <-chan struct{}) (bytes int64) {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	for {
+		bytes = max(bytes, residentOf(pid))
 		select {
 		case <-done:
 			return bytes
 		case <-ticker.C:
 		}
-		status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
-		if err != nil {
-			continue
-		}
-		_, rest, _ := strings.Cut(string(status), "VmHWM:")
-		fields := strings.Fields(rest)
-		if len(fields) == 0 {
-			continue
-		}
-		if kib, err := strconv.ParseInt(fields[0], 10, 64); err == nil {
-			bytes = max(bytes, kib<<10)
-		}
 	}
+}
+
+// residentOf is the most that a process had resident until now, 0 where that isn't known.
+func residentOf(pid int) int64 {
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	fields := strings.Fields(rest)
+	if len(fields) == 0 {
+		return 0
+	}
+	kib, err := strconv.ParseInt(fields[0], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return kib << 10
 }
 
 // good is export where it has to go well.
@@ -242,19 +260,24 @@ func ask(t *testing.T, base, query string, from, to time.Time, step time.Duratio
 	return a.Data.Result, body
 }
 
+// ran is what a program left: what it wrote to its standard output, and besides what it had to say, as Python does of fonts when it is slow.
+type ran struct{ dir, out, errs string }
+
 // runIn runs a program in a folder of its own beside the named files, and returns the folder. Nothing but want may appear in it.
-func runIn(t *testing.T, files map[string]string, want []string, environment []string, program string, args ...string) (dir, out string) {
+func runIn(t *testing.T, files map[string]string, want []string, environment []string, program string, args ...string) ran {
 	t.Helper()
-	dir = t.TempDir()
+	dir := t.TempDir()
 	for name, text := range files {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	c := exec.CommandContext(ctx, program, args...)
-	c.Dir, c.Env = dir, append(append(os.Environ(), "HOME="+t.TempDir(), "MPLCONFIGDIR="+t.TempDir(), "PYTHONDONTWRITEBYTECODE=1"), environment...)
-	b, err := c.CombinedOutput()
-	require.NoError(t, err, "%s %s: %s", program, strings.Join(args, " "), b)
+	c.Dir, c.Env = dir, append(append(os.Environ(), "HOME="+home, "MPLCONFIGDIR="+filepath.Join(home, "matplotlib"), "PYTHONDONTWRITEBYTECODE=1"), environment...)
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	err := c.Run()
+	require.NoError(t, err, "%s %s: %s%s", program, strings.Join(args, " "), out.Bytes(), errs.Bytes())
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	var got []string
@@ -263,8 +286,8 @@ func runIn(t *testing.T, files map[string]string, want []string, environment []s
 			got = append(got, e.Name())
 		}
 	}
-	require.Equal(t, want, got, "%s", b)
-	return dir, string(b)
+	require.Equal(t, want, got, "%s%s", out.Bytes(), errs.Bytes())
+	return ran{dir, out.String(), errs.String()}
 }
 
 func decode(t *testing.T, path string) image.Image {

@@ -8,7 +8,11 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
+
+// jobTimeout is longer than a server under test is at work for one request: it may have days to seal.
+const jobTimeout = 5 * time.Minute
 
 // Sender sends the requests of a History, one at a time. It belongs to one goroutine.
 type Sender struct {
@@ -19,7 +23,7 @@ type Sender struct {
 
 // NewSender returns a sender to the server at the base URL, without a slash at its end.
 func NewSender(h *History, base string) *Sender {
-	return &Sender{history: h, base: base, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}, Timeout: requestTimeout}}
+	return &Sender{history: h, base: base, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}, Timeout: jobTimeout}}
 }
 
 // Close lets go of idle connections.
@@ -110,8 +114,20 @@ func (s *Sender) admin(ctx context.Context, name string, form url.Values) (*http
 	return s.post(ctx, "/api/v1/admin/tsdb/"+name, form)
 }
 
-// post sends a form. Any answer but 2xx is an error, a Refused.
+// post sends a form, again if the server puts it off, as one does whose disk has not answered for some seconds. Any other answer but 2xx is an
+// error, a Refused.
 func (s *Sender) post(ctx context.Context, path string, form url.Values) (*http.Response, error) {
+	for {
+		resp, err := s.postOnce(ctx, path, form)
+		refused := &Refused{}
+		if !errors.As(err, &refused) || refused.Status != http.StatusServiceUnavailable || ctx.Err() != nil {
+			return resp, err
+		}
+		pause(ctx, retryPause)
+	}
+}
+
+func (s *Sender) postOnce(ctx context.Context, path string, form url.Values) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.base+path, strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, fmt.Errorf("post %s: %w", path, err)

@@ -15,9 +15,10 @@ import (
 
 	"varve/internal/gate/ledger"
 	"varve/internal/gate/server"
+	"varve/internal/testkit/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaks.Patient(m)) }
 
 const tolerantPrometheus = `
 storage:
@@ -170,17 +171,36 @@ func newBook() (*ledger.Ledger, *ledger.Workload) {
 	return ledger.New(&bytes.Buffer{}), &ledger.Workload{Seed: 7, Start: start, Name: "test"}
 }
 
-// writeFor writes with a writer of each kind at once.
+const (
+	// patience bounds the wait for answers, which only something that hangs outlasts.
+	patience = 2 * time.Minute
+	// writeLeast is how many requests each writer has acknowledged at least, however slow the machine is.
+	writeLeast = 4
+)
+
+// writeFor writes with a writer of each kind at once, for a while and until each has written a little.
 func writeFor(t *testing.T, target target, book *ledger.Ledger, work *ledger.Workload, d time.Duration) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	enough := time.NewTimer(d)
+	defer enough.Stop()
+	written := make(chan struct{}, len(floatKinds))
 	var wg sync.WaitGroup
 	var mu sync.Mutex // guards target.next
 	for i, kind := range floatKinds {
+		requests := 0
 		w := ledger.NewWriter(work, book, ledger.Options{
 			Kind: kind, ID: ledger.WriterID(kind), Protocol: ledger.RemoteWrite1,
 			URL: target.URL("/api/v1/write"), Random: rand.New(rand.NewPCG(1, uint64(i))), First: target.next[kind],
+			Observe: func(status int, _ string) {
+				if status/100 != 2 {
+					return
+				}
+				if requests++; requests == writeLeast {
+					written <- struct{}{}
+				}
+			},
 		})
 		wg.Go(func() {
 			if err := w.Run(ctx); err != nil {
@@ -191,6 +211,18 @@ func writeFor(t *testing.T, target target, book *ledger.Ledger, work *ledger.Wor
 			target.next[kind] = w.Next()
 		})
 	}
+	for range floatKinds {
+		select {
+		case <-written:
+		case <-ctx.Done():
+			t.Error("a writer is not answered")
+		}
+	}
+	select {
+	case <-enough.C:
+	case <-ctx.Done():
+	}
+	cancel()
 	wg.Wait()
 }
 

@@ -26,7 +26,7 @@ import (
 
 // readTimeout bounds one answer of a server under test. A server that has
 // nothing else to do answers far earlier.
-const readTimeout = 60 * time.Second
+const readTimeout = 3 * time.Minute
 
 // answerFrameBytesMax bounds a frame of a streamed remote read answer. Senders
 // keep to one megabyte, more or less.

@@ -13,7 +13,7 @@ import (
 )
 
 // requestTimeout is longer than any pause that a server under test may make.
-const requestTimeout = 30 * time.Second
+const requestTimeout = 2 * time.Minute
 
 // retryPause is short, so that a gate sees a server accept again at once.
 const retryPause = 20 * time.Millisecond

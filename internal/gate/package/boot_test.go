@@ -40,7 +40,7 @@ func boot(t testing.TB, file string) *booted {
 	}})
 	require.NoError(t, err)
 	t.Cleanup(b.container.Kill)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := server.Wait(ctx, "systemd has booted", func() (bool, error) {
 		select {
@@ -172,7 +172,7 @@ func TestServiceUnderSystemd(t *testing.T) {
 
 	pid = b.property("MainPID")
 	b.in("systemctl", "kill", "--signal=SIGKILL", "varve")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, server.Wait(ctx, "the service is started again", func() (bool, error) {
 		return b.property("NRestarts") == "1" && b.property("ActiveState") == "active", nil
@@ -202,7 +202,7 @@ func (b *booted) poweroff() {
 	_, _ = b.tryIn(nil, "systemctl", "poweroff")
 	select {
 	case <-b.container.Exited():
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		b.t.Error("the container does not power off")
 		_ = syscall.Kill(b.init, syscall.SIGKILL)
 	}

@@ -13,12 +13,15 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"varve/internal/gate/server"
 )
+
+// patience bounds what should take seconds: only something that hangs takes as long.
+const patience = 5 * time.Minute
 
 // built is a folder for packages, that all tests share.
 var built string
@@ -33,7 +36,7 @@ func TestMain(m *testing.M) {
 	_ = os.RemoveAll(built)
 	server.RemoveBinaries()
 	http.DefaultClient.CloseIdleConnections()
-	if err := goleak.Find(); err != nil && code == 0 {
+	if err := server.Leaks(); err != nil && code == 0 {
 		os.Stderr.WriteString(err.Error())
 		code = 1
 	}

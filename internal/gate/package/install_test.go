@@ -37,7 +37,7 @@ func writeAndRead(t testing.TB, binary, address string) {
 // requireSample asks for the value of a sample that was written.
 func requireSample(t testing.TB, address, name string, at time.Time) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	status, body, err := server.Get(ctx, "http://"+address+"/api/v1/query?query="+url.QueryEscape(name)+fmt.Sprintf("&time=%d", at.Unix()))
 	require.NoError(t, err)
@@ -79,7 +79,7 @@ func (d *debian) start(address string) *server.Server {
 	s, err := server.Start(server.Options{Binary: "chroot", Address: address, Args: args})
 	require.NoError(d.t, err)
 	d.t.Cleanup(s.Kill)
-	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
 	require.NoError(d.t, s.WaitReady(ctx))
 	return s
@@ -87,7 +87,7 @@ func (d *debian) start(address string) *server.Server {
 
 func (d *debian) stop(s *server.Server) {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	require.NoError(d.t, s.Terminate(ctx))
 }

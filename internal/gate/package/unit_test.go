@@ -102,7 +102,7 @@ func TestUnitAllowsTheSystemCalls(t *testing.T) {
 	}})
 	require.NoError(t, err)
 	t.Cleanup(s.Kill)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, s.WaitReady(ctx))
 	writeAndRead(t, server.Binary(t, ""), address)

@@ -26,8 +26,8 @@ import (
 	"varve/internal/gate/server"
 )
 
-// patience bounds each wait for a condition. It is long since CI machines are slow, and a test that waits that long has failed.
-const patience = 30 * time.Second
+// patience bounds each wait for a condition. It is long since CI machines are slow and stand still at times, and a test that waits that long has failed.
+const patience = 2 * time.Minute
 
 // pollInterval is the pause between two looks at a condition.
 const pollInterval = 15 * time.Millisecond
@@ -73,6 +73,8 @@ type request struct {
 	status int64
 	// bytes is what came over the wire, headers included.
 	bytes int64
+	// ended tells that all of the answer has come, or will not.
+	ended bool
 }
 
 // tab is a tab with what it has seen.
@@ -206,7 +208,13 @@ func (x *tab) hear(event any) {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		if r := x.requests[e.RequestID]; r != nil {
-			r.bytes = int64(e.EncodedDataLength)
+			r.bytes, r.ended = int64(e.EncodedDataLength), true
+		}
+	case *network.EventLoadingFailed:
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if r := x.requests[e.RequestID]; r != nil {
+			r.ended = true
 		}
 	}
 }

@@ -5,5 +5,5 @@
 // another host, dialogs. A test that saw any of them fails, unless it named it before. Every view is photographed, light, dark and narrow,
 // into the folder that VARVE_ARTEFACTS names, which CI keeps.
 //
-// Nothing here sleeps: conditions are polled, in the page or in the API, until they hold or half a minute is over.
+// Nothing here sleeps: conditions are polled, in the page or in the API, until they hold or two minutes are over.
 package page

@@ -26,6 +26,8 @@ type matrix struct {
 // export opens the menu, chooses a format and returns the file.
 func (x *tab) export(format, extension string) []byte {
 	x.t.Helper()
+	// A press on the button of an open menu closes it.
+	x.until("the menu is closed", "(e => e && e.getAttribute('aria-expanded') === 'false')("+element("export-menu")+")")
 	return x.download(extension, func() {
 		x.click("export-menu")
 		x.click("export-" + format)

@@ -36,7 +36,7 @@ func (s *shared) placeOfView(place string) string {
 // settled waits until a view has loaded what it shows.
 func (x *tab) settled() {
 	x.t.Helper()
-	x.until("all is loaded", "!document.querySelector('.loading, [aria-busy=true]')")
+	x.idle("all is loaded", "!document.querySelector('.loading, [aria-busy=true]')")
 }
 
 // TestViews photographs every view, light, dark and on a small telephone, where none of them is wider than the screen.
@@ -53,7 +53,7 @@ func TestViews(t *testing.T) {
 				x.photograph(v.name + "-" + s.name)
 				wide := eval[[]string](x, `[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.table-scroll, pre, .legend, .hidden-text, svg'))
 					.slice(0, 8).map(e => e.tagName + '.' + e.className + ' ' + Math.round(e.getBoundingClientRect().right))`)
-				require.LessOrEqual(t, eval[int](x, "document.documentElement.scrollWidth"), int(s.width), "%s scrolls sideways: %s", v.name, wide)
+				require.NoError(t, poll(x.ctx, func() bool { return eval[int](x, "document.documentElement.scrollWidth") <= int(s.width) }), "%s scrolls sideways: %s", v.name, wide)
 			}
 		})
 	}
@@ -66,9 +66,12 @@ func TestKeyboard(t *testing.T) {
 	x := newTab(t, w.archive.URL(""))
 	x.open("#/explore")
 	x.shown("query-run")
+	// It takes the focus when it has come.
+	x.until("the editor is there", editor(0))
+	x.settled()
 	tabTo := func(what, condition string) {
 		t.Helper()
-		for range 80 {
+		for range 200 {
 			x.keys(kb.Tab)
 			if eval[bool](x, "!!("+condition+")") {
 				return
@@ -88,6 +91,7 @@ func TestKeyboard(t *testing.T) {
 	x.until("the editor is there", editor(0))
 	tabTo("the editor", element("query-editor-0")+".contains(document.activeElement) && ("+editor(0)+")?.getRootNode().activeElement")
 	x.keys("node_load1")
+	x.until("the query is typed", editor(0)+".textContent === 'node_load1'")
 	x.keys(kb.Escape)
 	x.keys(kb.Enter)
 	x.drawn("graph")
@@ -215,9 +219,7 @@ func TestHostile(t *testing.T) {
 	x.drawn("graph")
 	require.Contains(t, strings.Join(x.legend(), "\n"), "<img src=x onerror=alert(1)>")
 	harmless("the legend")
-	p := x.placeOf(canvas("graph"))
-	x.must(nil, chromedp.Do(x.ctx, chromedp.MouseEvent(chromedp.MouseMoved, p.X+p.Width/2, p.Y+p.Height/2)))
-	x.until("the box at the pointer has it", "(e => e && !e.hidden && e.innerText.includes('onerror'))(document.querySelector('.tip'))")
+	x.hover(canvas("graph"), "the box at the pointer has it", "(e => e && !e.hidden && e.innerText.includes('onerror'))(document.querySelector('.tip'))")
 	harmless("the box at the pointer")
 	x.photograph("hostile-graph")
 	x.open(explore([]string{"hostile_gauge"}, "tab", "table"))
@@ -241,8 +243,9 @@ func TestHostile(t *testing.T) {
 	x.open("#/pipeline")
 	x.shown("inputs-table")
 	x.settled()
-	for range eval[int](x, "document.querySelectorAll('"+`[data-testid="inputs-table"] button[aria-expanded=false]`+"').length") {
-		x.clickOn(`document.querySelector('[data-testid="inputs-table"] button[aria-expanded=false]')`)
+	folded := `document.querySelector('[data-testid="inputs-table"] button[aria-expanded=false]')`
+	for eval[bool](x, "!!"+folded) {
+		x.clickOn(folded)
 	}
 	x.says("inputs-table", "too_far_in_future: {__name__=\"hostile_gauge\"")
 	x.says("inputs-table", "onerror=alert(1)")

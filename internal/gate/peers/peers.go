@@ -22,7 +22,7 @@ import (
 )
 
 // startTimeout bounds the start of a peer, on a machine that has other things to do.
-const startTimeout = time.Minute
+const startTimeout = 3 * time.Minute
 
 // startsMax is how often a start is tried: two tests rarely take the same port, and hardly ever three times.
 const startsMax = 3

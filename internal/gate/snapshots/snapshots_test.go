@@ -12,12 +12,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"varve/internal/gate/ledger"
 	"varve/internal/gate/server"
@@ -27,12 +28,18 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	server.RemoveBinaries()
 	http.DefaultClient.CloseIdleConnections()
-	if err := goleak.Find(); err != nil && code == 0 {
+	if err := server.Leaks(); err != nil && code == 0 {
 		os.Stderr.WriteString(err.Error())
 		code = 1
 	}
 	os.Exit(code)
 }
+
+// patience bounds what should take seconds: only something that hangs takes as long.
+const patience = 5 * time.Minute
+
+// envSeed names the environment variable with a seed of what is written, 1 without it.
+const envSeed = "SNAPSHOTS_SEED"
 
 // configuration makes files small and the compactor busy, so that a snapshot meets flushes,
 // sealings and cleanings.
@@ -85,14 +92,14 @@ func (r *rig) start(data string) {
 		"serve", "--config.file", filepath.Join(r.dir, "varve.yml"), "--storage.path", data, "--web.listen-address", r.address,
 	}})
 	require.NoError(r.t, err)
-	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
 	require.NoError(r.t, r.WaitReady(ctx), "%s", r.Output())
 }
 
 func (r *rig) stop() {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	require.NoError(r.t, r.Terminate(ctx), "%s", r.Output())
 }
@@ -112,6 +119,25 @@ func (r *rig) write(ctx context.Context, work *ledger.Workload, book *ledger.Led
 			r.t.Errorf("%v\n%s", err, r.Output())
 		}
 	}
+}
+
+// writeSome writes for a while, and on until so many samples are acknowledged.
+func (r *rig) writeSome(work *ledger.Workload, book *ledger.Ledger, while time.Duration, least int) {
+	r.t.Helper()
+	ctx, stop := context.WithTimeout(r.t.Context(), patience)
+	defer stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.write(ctx, work, book)
+	}()
+	began := time.Now()
+	err := server.Wait(ctx, "enough is written", func() (bool, error) {
+		return time.Since(began) >= while && book.Acked() >= least, fmt.Errorf("%d of %d samples", book.Acked(), least)
+	})
+	stop()
+	<-done
+	require.NoError(r.t, err, "%s", r.Output())
 }
 
 // post asks for something and reads the data of the answer into out.
@@ -136,7 +162,7 @@ func (r *rig) post(path string, form url.Values, out any) error {
 
 // varve runs a verb.
 func (r *rig) varve(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, r.binary, args...).CombinedOutput()
 	return string(out), err
@@ -157,7 +183,14 @@ type made struct {
 // each for itself, and that its restored copy is sound and takes samples.
 func TestSnapshotsUnderLoad(t *testing.T) {
 	r := newRig(t, "0B")
-	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
+	seed := uint64(1)
+	if text := os.Getenv(envSeed); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err, "%s", envSeed)
+	}
+	t.Logf("%s=%d", envSeed, seed)
+	random := rand.New(rand.NewPCG(seed, 1))
 	start := time.Now()
 
 	type stage struct {
@@ -170,15 +203,14 @@ func TestSnapshotsUnderLoad(t *testing.T) {
 		name := fmt.Sprintf("stage-%d", n)
 		book := ledger.New(io.Discard)
 		work := &ledger.Workload{Seed: random.Uint64(), Start: start, Name: name}
-		writing, stop := context.WithTimeout(t.Context(), 2*time.Second)
-		r.write(writing, work, book)
-		stop()
+		r.writeSome(work, book, 2*time.Second, 1000)
 
 		// Others write, delete and ask while the snapshot is made.
 		meanwhile, stop := context.WithCancel(t.Context())
 		done := make(chan struct{}, 3)
+		others := &ledger.Workload{Seed: random.Uint64(), Start: start, Name: name + "-meanwhile"}
 		go func() {
-			r.write(meanwhile, &ledger.Workload{Seed: random.Uint64(), Start: start, Name: name + "-meanwhile"}, ledger.New(io.Discard))
+			r.write(meanwhile, others, ledger.New(io.Discard))
 			done <- struct{}{}
 		}()
 		go func() {
@@ -236,9 +268,7 @@ func TestSnapshotsUnderLoad(t *testing.T) {
 		}
 		// The copy goes on by itself.
 		book := ledger.New(io.Discard)
-		writing, stop := context.WithTimeout(t.Context(), 500*time.Millisecond)
-		r.write(writing, &ledger.Workload{Seed: 1, Start: start, Name: "after"}, book)
-		stop()
+		r.writeSome(&ledger.Workload{Seed: 1, Start: start, Name: "after"}, book, 500*time.Millisecond, 100)
 		r.check("after", book)
 		r.stop()
 		out, err = r.varve("check", "data", data)
@@ -257,16 +287,15 @@ func (r *rig) check(name string, book *ledger.Ledger) {
 // TestKilledUpload shows that a server that is killed while it uploads leaves nothing that looks like a
 // snapshot, and that the next one sends only what is missing.
 func TestKilledUpload(t *testing.T) {
-	r := newRig(t, "300KiB")
+	// Slow enough that a pause of some seconds before the kill doesn't let it come to its end.
+	r := newRig(t, "32KiB")
 	book := ledger.New(io.Discard)
 	work := &ledger.Workload{Seed: 7, Start: time.Now(), Name: "killed"}
-	writing, stop := context.WithTimeout(t.Context(), 3*time.Second)
-	r.write(writing, work, book)
-	stop()
+	r.writeSome(work, book, 3*time.Second, 1000)
 	asked := make(chan error, 1)
 	go func() { asked <- r.post("/api/v1/admin/snapshots?wait=true", nil, nil) }()
 	// Files of the snapshot appear, and there is more to come.
-	require.Eventually(t, func() bool { return len(r.objects("varve/files")) >= 2 }, time.Minute, 10*time.Millisecond, "%s", r.Output())
+	require.Eventually(t, func() bool { return len(r.objects("varve/files")) >= 2 }, patience, 10*time.Millisecond, "%s", r.Output())
 	r.Kill()
 	require.Error(t, <-asked)
 	there := r.objects("varve/files")
@@ -305,6 +334,7 @@ func (r *rig) damage(t *testing.T, id string) {
 			paths = append(paths, path)
 		}
 	}
+	slices.Sort(paths)
 	for n := range 3 {
 		path := paths[random.IntN(len(paths))]
 		content, err := os.ReadFile(path)
