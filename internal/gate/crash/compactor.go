@@ -88,7 +88,7 @@ func RunCompactor(ctx context.Context, opts Options) (Report, error) {
 		if err != nil {
 			return r.report, fmt.Errorf("archive %d of seed %d: %w", number, opts.Seed, err)
 		}
-		if r.report.Idle > 2*opts.Cycles+5 {
+		if r.tooIdle() {
 			return r.report, fmt.Errorf("in %d cycles no job was under way at the kill, with %d that counted", r.report.Idle, r.report.Cycles)
 		}
 	}
@@ -137,7 +137,7 @@ func (r *run) aging(ctx context.Context, number int) (err error) {
 			return err
 		}
 		counted += r.report.Cycles - before
-		if r.report.Idle > 2*r.opts.Cycles+5 {
+		if r.tooIdle() {
 			return nil
 		}
 	}

@@ -91,7 +91,12 @@ func (a *archive) start(ctx context.Context, ready bool) error {
 	if err := s.WaitReady(ctx); err != nil {
 		return a.broken("start: %v", err)
 	}
-	a.report.ReadyMax = max(a.report.ReadyMax, time.Since(began))
+	took := time.Since(began)
+	a.report.ReadyMax = max(a.report.ReadyMax, took)
+	a.report.Starts++
+	if took > readyPromise {
+		a.report.Late++
+	}
 	return nil
 }
 

@@ -53,8 +53,10 @@ const (
 // phase of the instance: (begin, end] holds all of it.
 type month struct {
 	begin, end time.Time
-	instances  []*monthInstance
-	series     []*monthSeries
+	// today is the day by which ages are counted.
+	today     time.Time
+	instances []*monthInstance
+	series    []*monthSeries
 }
 
 // monthInstance is a target: when it was silent and when it restarted.
@@ -81,8 +83,8 @@ type monthSeries struct {
 }
 
 // newMonth makes the targets and their series. A seed always makes the same.
-func newMonth(end time.Time, seed uint64) *month {
-	m := &month{begin: end.AddDate(0, 0, -monthDays), end: end}
+func newMonth(end, today time.Time, seed uint64) *month {
+	m := &month{begin: end.AddDate(0, 0, -monthDays), end: end, today: today}
 	for i, name := range []string{"a", "b", "c", "d"} {
 		instance := newMonthInstance(name, rand.New(rand.NewPCG(seed, uint64(i))))
 		instance.phaseMillis = 7_123 + 11_000*int64(i)
@@ -252,7 +254,7 @@ func (m *month) add(t *monthInstance, name string, float func(int) float64, pair
 // days have been sealed and rolled up, four hours of c on the first day that keeps its
 // samples when those before have expired.
 func (m *month) holds(instance string, from int) bool {
-	kept := m.end.Truncate(24*time.Hour).AddDate(0, 0, -2).Add(8 * time.Hour)
+	kept := m.today.AddDate(0, 0, -2).Add(8 * time.Hour)
 	latest := int(kept.Sub(m.begin)/time.Minute) / sliceMinutes * sliceMinutes
 	return instance == "b" && lateFrom <= from && from < lateUntil || instance == "c" && latest <= from && from < latest+2*sliceMinutes
 }

@@ -25,8 +25,8 @@ import (
 const (
 	// drainTimeout is how long what was scraped may take to Varve after scraping
 	// ended: longer than any back-off of a sender.
-	drainTimeout = 60 * time.Second
-	readyTimeout = 30 * time.Second
+	drainTimeout = 3 * time.Minute
+	readyTimeout = 2 * time.Minute
 )
 
 // rules make samples that no target exposed, and alerts.
