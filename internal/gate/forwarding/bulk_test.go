@@ -76,6 +76,8 @@ func (b *bulk) value(series, step int) float64 {
 // write writes the steps from from (inclusive) to to (exclusive) of all series. None may be refused.
 func (b *bulk) write(from, to int) {
 	b.t.Helper()
+	// The server may be another one since.
+	b.client.CloseIdleConnections()
 	var work sync.WaitGroup
 	errs := make(chan error, bulkWriters)
 	for w := range bulkWriters {
@@ -127,13 +129,33 @@ func (b *bulk) p99() time.Duration {
 	return p
 }
 
-// post sends a request of remote write 1.0 that is to be taken.
+// post sends a request of remote write 1.0 that is to be taken. Where the server says that the disk keeps it waiting, which is no fault of its
+// own, it is sent again.
 func post(ctx context.Context, client *http.Client, url string, m *prompb.WriteRequest) error {
 	body, err := m.Marshal()
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(snappy.Encode(nil, body)))
+	body = snappy.Encode(nil, body)
+	for end := time.Now().Add(readyTimeout); ; {
+		err := postOnce(ctx, client, url, body)
+		if !errors.Is(err, errDiskWaits) || time.Now().After(end) {
+			return err
+		}
+		again := time.NewTimer(time.Second)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return err
+		}
+	}
+}
+
+var errDiskWaits = errors.New("the disk keeps the server waiting")
+
+func postOnce(ctx context.Context, client *http.Client, url string, body []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -145,7 +167,11 @@ func post(ctx context.Context, client *http.Client, url string, m *prompb.WriteR
 		return err
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
-	if err = errors.Join(err, resp.Body.Close()); resp.StatusCode/100 != 2 {
+	err = errors.Join(err, resp.Body.Close())
+	if resp.StatusCode == http.StatusServiceUnavailable && (bytes.Contains(text, []byte("waiting for the disk")) || bytes.Contains(text, []byte("waits for the disk"))) {
+		return errDiskWaits
+	}
+	if resp.StatusCode/100 != 2 {
 		return errors.Join(fmt.Errorf("a write was answered %s: %s", resp.Status, text), err)
 	}
 	return nil

@@ -12,9 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// replicasConfiguration has a timeout that no replica exceeds because the machine stalls.
 const replicasConfiguration = targetConfiguration + `
   - name: pair
-    ha: {cluster_label: cluster, replica_label: __replica__, failover_timeout: 3s}
+    ha: {cluster_label: cluster, replica_label: __replica__, failover_timeout: 15s}
     remote_write: {}
 `
 
@@ -23,7 +24,7 @@ const replicaConfiguration = `
 global: {scrape_interval: 500ms, external_labels: {cluster: one, __replica__: %[1]s}}
 remote_write:
   - url: http://%[2]s/api/v1/write
-    queue_config: {batch_send_deadline: 200ms, min_shards: 1, max_shards: 1}
+    queue_config: {batch_send_deadline: 200ms, min_shards: 1, max_shards: 1, max_backoff: 200ms}
 scrape_configs:
   - job_name: pair
     params: {replica: [%[1]s]}
@@ -68,36 +69,62 @@ func TestReplicas(t *testing.T) {
 	v.start()
 	enough(len(stored(t, v)) + 8)
 	require.Equal(t, second, last())
+	require.Eventually(t, func() bool {
+		dropped, _ := v.sum("varve_ingest_dropped_total", "input", "pair", "reason", "replica")
+		return dropped > 0
+	}, readyTimeout, 100*time.Millisecond, "the other replica is heard too")
 	replicas[second].server.Kill()
 	require.Eventually(t, func() bool { return last() == first }, readyTimeout, 100*time.Millisecond, "the first replica is listened to again")
 	enough(len(stored(t, v)) + 4)
 
 	all := read(t, v.server.URL(""), true, nil, is(model.MetricNameLabel, "whose"))
 	require.Len(t, all, 1, "%v", all)
+	replicas[second].start()
+	scraped := map[float64][]point{}
+	for value, p := range replicas {
+		for _, points := range read(t, p.url(""), false, nil, is(model.MetricNameLabel, "whose")) {
+			scraped[value] = append(scraped[value], wellScraped(points)...)
+		}
+	}
 	for key, points := range all {
 		require.NotContains(t, key, "replica")
+		points = wellScraped(points)
 		changes := 0
 		for i := 1; i < len(points); i++ {
-			if points[i].bits != points[i-1].bits {
+			from, to := points[i-1], points[i]
+			if from.bits != to.bits {
 				changes++
 			}
-			// A scrape may be lost where the target changes hands, and one is late on a busy machine.
-			require.LessOrEqual(t, points[i].millis-points[i-1].millis, int64(2000), "a gap before point %d of %d, from %v to %v",
-				i, len(points), math.Float64frombits(points[i-1].bits), math.Float64frombits(points[i].bits))
+			// What a busy machine was too late to scrape nobody has. A little may be lost where the target changes hands.
+			lost := 0
+			for _, p := range scraped[math.Float64frombits(to.bits)] {
+				if p.millis > from.millis && p.millis < to.millis {
+					lost++
+				}
+			}
+			require.LessOrEqual(t, lost, 3, "a gap before point %d of %d, from %v to %v",
+				i, len(points), math.Float64frombits(from.bits), math.Float64frombits(to.bits))
 		}
 		require.Equal(t, 2, changes, "replicas are mixed")
 	}
-	require.Positive(t, v.metric("varve_ingest_dropped_total", "input", "pair", "reason", "replica"))
+}
+
+// wellScraped leaves the points with a value: a scrape that took too long makes a stale marker.
+func wellScraped(points []point) (out []point) {
+	for _, p := range points {
+		if !math.IsNaN(math.Float64frombits(p.bits)) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // stored are the values of the pair's series, in the order of time.
 func stored(t *testing.T, v *varve) (values []float64) {
 	t.Helper()
 	for _, points := range read(t, v.server.URL(""), true, nil, is(model.MetricNameLabel, "whose")) {
-		for _, p := range points {
-			if f := math.Float64frombits(p.bits); !math.IsNaN(f) {
-				values = append(values, f)
-			}
+		for _, p := range wellScraped(points) {
+			values = append(values, math.Float64frombits(p.bits))
 		}
 	}
 	return values

@@ -1,8 +1,10 @@
 package forwarding_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -75,7 +77,7 @@ const telegrafConfiguration = `
   [outputs.influxdb.tagpass]
     from = ["file"]
 [[outputs.opentsdb]]
-  host = "http://127.0.0.1"
+  host = "http://%[7]s"
   port = %[6]s
   http_path = "/put/api/put"
   http_batch_size = 50
@@ -117,8 +119,9 @@ func TestTelegraf(t *testing.T) {
 	dir := t.TempDir()
 	lines, conf := filepath.Join(dir, "lines"), filepath.Join(dir, "telegraf.conf")
 	require.NoError(t, os.WriteFile(lines, []byte(telegrafLines(at)), 0o600))
-	port := v.address[len("127.0.0.1:"):]
-	require.NoError(t, os.WriteFile(conf, []byte(fmt.Sprintf(telegrafConfiguration, lines, page.Listener.Addr(), v.address, v.inputAddress("v2"), udp, port)), 0o600))
+	host, port, err := net.SplitHostPort(v.address)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(conf, []byte(fmt.Sprintf(telegrafConfiguration, lines, page.Listener.Addr(), v.address, v.inputAddress("v2"), udp, port, host)), 0o600))
 	s, err := server.Start(server.Options{Binary: telegraf, Address: v.address, Args: []string{"--config", conf}})
 	require.NoError(t, err)
 	defer s.Kill()
@@ -159,28 +162,37 @@ func only(c contents, prefix string) contents {
 	return out
 }
 
-// inputAddress is the address of an input's own.
-func (v *varve) inputAddress(name string) string {
+// inputAddress is the address of an input's own, once it runs.
+func (v *varve) inputAddress(name string) (address string) {
 	v.t.Helper()
-	_, body, err := server.Get(v.t.Context(), v.server.URL("/api/v1/status/inputs"))
-	require.NoError(v.t, err)
-	var answer struct {
-		Data []struct{ Name, Address, State, Error string }
-	}
-	require.NoError(v.t, json.Unmarshal(body, &answer), "%s", body)
-	for _, in := range answer.Data {
-		if in.Name == name {
-			require.Equal(v.t, "running", in.State, in.Error)
-			return in.Address
+	ctx, cancel := context.WithTimeout(v.t.Context(), readyTimeout)
+	defer cancel()
+	require.NoError(v.t, server.Wait(ctx, "input "+name+" runs", func() (bool, error) {
+		_, body, err := server.Get(ctx, v.server.URL("/api/v1/status/inputs"))
+		if err != nil {
+			return false, err
 		}
-	}
-	require.Fail(v.t, "no such input", "%s in %s", name, body)
-	return ""
+		var answer struct {
+			Data []struct{ Name, Address, State, Error string }
+		}
+		if err := json.Unmarshal(body, &answer); err != nil {
+			return false, fmt.Errorf("%w: %s", err, body)
+		}
+		for _, in := range answer.Data {
+			if in.Name == name && in.State == "running" {
+				address = in.Address
+				return true, nil
+			}
+		}
+		return false, fmt.Errorf("it does not: %s", body)
+	}))
+	return address
 }
 
+// throttledConfiguration takes ten seconds for all lines, which Telegraf has at once: a machine that stalls now and then doesn't make it as slow.
 const throttledConfiguration = targetConfiguration + `
-  - {name: v1, path: /v1, external_labels: {via: v1}, limits: {max_samples_per_second: 30, burst_samples: 30}, influxdb: {}}
-  - {name: v2, path: /v2, external_labels: {via: v2}, limits: {max_samples_per_second: 30, burst_samples: 30}, influxdb: {}}
+  - {name: v1, path: /v1, external_labels: {via: v1}, limits: {max_samples_per_second: 5, burst_samples: 30}, influxdb: {}}
+  - {name: v2, path: /v2, external_labels: {via: v2}, limits: {max_samples_per_second: 5, burst_samples: 30}, influxdb: {}}
 `
 
 const throttledTelegraf = `

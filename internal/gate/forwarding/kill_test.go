@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -14,13 +15,12 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"varve/internal/gate/ledger"
 	"varve/internal/gate/server"
 )
 
-// The environment variables of TestKilled and TestPowerCut. Cycles beyond the default belong to the nightly gate and to releases.
+// The environment variables of TestKilled and TestPowerCut, the seed of other tests too. Cycles beyond the default belong to the nightly gate and to releases.
 const (
 	envCycles = "FORWARD_CYCLES"
 	envSeed   = "FORWARD_SEED"
@@ -47,7 +47,8 @@ const (
 func TestMain(m *testing.M) {
 	code := m.Run()
 	server.RemoveBinaries()
-	if err := goleak.Find(); err != nil && code == 0 {
+	http.DefaultClient.CloseIdleConnections()
+	if err := server.Leaks(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
@@ -106,9 +107,8 @@ func killInCycles(t *testing.T, cycles int, prepare func(*killed)) {
 	if testing.Short() {
 		cycles = min(cycles, 3)
 	}
-	seed := uint64(number(t, envSeed, int(time.Now().UnixNano()&0x7fffffff)))
-	t.Logf("seed %d, %d cycles", seed, cycles)
-	random := rand.New(rand.NewPCG(seed, 0x666f7277))
+	t.Logf("%d cycles", cycles)
+	random := rand.New(rand.NewPCG(seed(t, envCycles), 0x666f7277))
 	for number := 0; cycles > 0 && !t.Failed(); number++ {
 		name := fmt.Sprintf("archive-%03d", number)
 		t.Run(name, func(t *testing.T) {

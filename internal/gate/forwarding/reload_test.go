@@ -96,7 +96,7 @@ func newWriting(t *testing.T, v *varve) *writing {
 	t.Helper()
 	log, err := os.Create(v.dir + "/ledger.log")
 	require.NoError(t, err)
-	seed := uint64(time.Now().UnixNano())
+	seed := seed(t, envCycles)
 	w := &writing{t: t, work: &ledger.Workload{Seed: seed, Start: time.Now(), Name: "reload"}, book: ledger.New(log)}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, len(ledger.Kinds))
