@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,16 +25,7 @@ func TestCheckLive(t *testing.T) {
 	o.Resolutions = []time.Duration{time.Minute}
 	a := testkit.Open(t, filepath.Join(base, "data"), o)
 	c := newCounting(t, a, 4)
-	ctx, cancel := context.WithCancel(t.Context())
-	var working sync.WaitGroup
-	defer func() {
-		cancel()
-		working.Wait()
-	}()
-	for i := range c.refs {
-		working.Go(func() { c.run(ctx, t, a, i) })
-	}
-	working.Go(func() { disturb(ctx, t, a) })
+	defer c.churn(t, a)()
 	scratch := filepath.Join(base, "data", "checking")
 	for range 4 {
 		before := c.progress()

@@ -100,16 +100,7 @@ func TestCheckpointUnderWrites(t *testing.T) {
 			cursor, err := a.OpenCursor("output", archive.Start{})
 			require.NoError(t, err)
 			require.NoError(t, cursor.Close())
-			ctx, cancel := context.WithCancel(t.Context())
-			var working sync.WaitGroup
-			defer func() {
-				cancel()
-				working.Wait()
-			}()
-			for i := range c.refs {
-				working.Go(func() { c.run(ctx, t, a, i) })
-			}
-			working.Go(func() { disturb(ctx, t, a) })
+			defer c.churn(t, a)()
 			for n := range 3 {
 				before := c.progress()
 				require.Eventually(t, func() bool { return c.acked[0].Load() > before[0]+500 }, 5*time.Minute, time.Millisecond, "some between one copy and the next")
@@ -139,6 +130,21 @@ func TestCheckpointUnderWrites(t *testing.T) {
 				testkit.Check(t, dir)
 			}
 		})
+	}
+}
+
+// churn has all series written, and all else done that goes on beside writers, until the function that it returns is called, which
+// waits for the end of it.
+func (c *counting) churn(t testing.TB, a *archive.Archive) (end func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var working sync.WaitGroup
+	for i := range c.refs {
+		working.Go(func() { c.run(ctx, t, a, i) })
+	}
+	working.Go(func() { disturb(ctx, t, a) })
+	return func() {
+		cancel()
+		working.Wait()
 	}
 }
 

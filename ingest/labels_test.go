@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"varve/ingest"
+	_ "varve/internal/testkit/draws"
 )
 
 // TestLabelSets shows that any valid pairs come out as upstream's own builder makes

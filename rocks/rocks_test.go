@@ -13,21 +13,15 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	_ "varve/internal/testkit/draws"
 	"varve/internal/testkit/leaks"
 	"varve/rocks"
 )
 
 func TestMain(m *testing.M) {
-	// Every step of a random test may fsync; -rapid.checks still overrides. It draws the same whenever CI runs, and something else each time with
-	// VARVE_LONG=1 or -rapid.seed.
-	set := map[string]string{"rapid.checks": "8"}
-	if os.Getenv("VARVE_LONG") == "" {
-		set["rapid.seed"] = "1"
-	}
-	for name, value := range set {
-		if err := flag.Set(name, value); err != nil {
-			panic(err)
-		}
+	// Every step of a random test may fsync; -rapid.checks still overrides.
+	if err := flag.Set("rapid.checks", "8"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(leaks.Patient(m))
 }

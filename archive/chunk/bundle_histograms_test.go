@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"varve/archive/chunk"
+	_ "varve/internal/testkit/draws"
 )
 
 // rarePieces are the pieces of a RareBuilder that was given the arrivals.

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"varve/forward"
+	_ "varve/internal/testkit/draws"
 )
 
 // drawn is where random batches come from.

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"varve/ingest"
+	_ "varve/internal/testkit/draws"
 )
 
 // seeds adds a few hundred valid bodies and each of them cut and with a byte changed.

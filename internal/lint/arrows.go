@@ -55,6 +55,7 @@ var arrows = []arrow{
 	{"benchmarks/...", []string{"benchmarks/...", "internal/gate/..."}, "a benchmark drives programs from outside, through their public ports"},
 	{"internal/gate/...", []string{"internal/gate/..."}, "a gate drives the built program from outside; what it needs to see belongs into an HTTP answer or a verb"},
 	{"internal/testkit", []string{"archive", "forward", "ingest", "arrival", "rocks", "internal/testkit/..."}, "the kit opens archives for tests of the layers above; a kit for another layer is another package"},
+	{"internal/testkit/draws", nil, "it knows rapid and no package of ours"},
 	{"internal/testkit/leaks", nil, "it knows goroutines and no package of ours"},
 	{"internal/testkit/race", nil, "it knows how a test was built and no package of ours"},
 	{"internal/lint", nil, "the house rules read text and nothing else"},

@@ -27,13 +27,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"varve/internal/gate/server"
+	"varve/internal/testkit/leaks"
 )
 
 func TestMain(m *testing.M) {
 	code := m.Run()
 	server.RemoveBinaries()
 	http.DefaultClient.CloseIdleConnections()
-	if err := server.Leaks(); err != nil && code == 0 {
+	if err := leaks.Find(); err != nil && code == 0 {
 		os.Stderr.WriteString(err.Error())
 		code = 1
 	}

@@ -27,6 +27,7 @@ import (
 
 	"varve/internal/gate/peers"
 	"varve/internal/gate/server"
+	"varve/internal/testkit/leaks"
 )
 
 // home is the home of the programs that draw, where they keep lists of fonts that take long to make.
@@ -42,7 +43,7 @@ func TestMain(m *testing.M) {
 	_ = os.RemoveAll(home)
 	server.RemoveBinaries()
 	http.DefaultClient.CloseIdleConnections()
-	if err := server.Leaks(); err != nil && code == 0 {
+	if err := leaks.Find(); err != nil && code == 0 {
 		os.Stderr.WriteString(err.Error())
 		code = 1
 	}

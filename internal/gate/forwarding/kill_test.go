@@ -18,6 +18,7 @@ import (
 
 	"varve/internal/gate/ledger"
 	"varve/internal/gate/server"
+	"varve/internal/testkit/leaks"
 )
 
 // The environment variables of TestKilled and TestPowerCut, the seed of other tests too. Cycles beyond the default belong to the nightly gate and to releases.
@@ -48,7 +49,7 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	server.RemoveBinaries()
 	http.DefaultClient.CloseIdleConnections()
-	if err := server.Leaks(); err != nil && code == 0 {
+	if err := leaks.Find(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}

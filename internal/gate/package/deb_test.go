@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"varve/internal/gate/server"
+	"varve/internal/testkit/leaks"
 )
 
 // patience bounds what should take seconds: only something that hangs takes as long.
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 	_ = os.RemoveAll(built)
 	server.RemoveBinaries()
 	http.DefaultClient.CloseIdleConnections()
-	if err := server.Leaks(); err != nil && code == 0 {
+	if err := leaks.Find(); err != nil && code == 0 {
 		os.Stderr.WriteString(err.Error())
 		code = 1
 	}

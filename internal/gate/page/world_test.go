@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"varve/internal/gate/server"
+	"varve/internal/testkit/leaks"
 )
 
 func TestMain(m *testing.M) {
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 	world.stop()
 	server.RemoveBinaries()
 	http.DefaultClient.CloseIdleConnections()
-	if err := server.Leaks(); err != nil && code == 0 {
+	if err := leaks.Find(); err != nil && code == 0 {
 		os.Stderr.WriteString(err.Error())
 		code = 1
 	}

@@ -22,13 +22,14 @@ import (
 
 	"varve/internal/gate/ledger"
 	"varve/internal/gate/server"
+	"varve/internal/testkit/leaks"
 )
 
 func TestMain(m *testing.M) {
 	code := m.Run()
 	server.RemoveBinaries()
 	http.DefaultClient.CloseIdleConnections()
-	if err := server.Leaks(); err != nil && code == 0 {
+	if err := leaks.Find(); err != nil && code == 0 {
 		os.Stderr.WriteString(err.Error())
 		code = 1
 	}
